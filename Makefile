@@ -1,0 +1,65 @@
+# Copyright The micropod Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
+# Few verbs, thin over go. A line that starts with "##" documents the target below it: `make help` prints those.
+
+GO ?= go
+# The binaries are static: the daemon re-executes its own binary inside namespaces, and the agent is a guest's only file.
+export CGO_ENABLED := 0
+
+BIN := bin
+# The agent sits in the memory of every machine and is copied into it at boot (bytes).
+AGENT_MAX := 8388608
+
+.DEFAULT_GOAL := help
+.PHONY: help build build-cover demo test check lint generate bench soak clean
+
+## help: print this
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## build: bin/micropod, bin/micropodd and bin/micropod-agent
+build:
+	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/micropod ./cmd/micropod
+	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/micropodd ./cmd/micropodd
+	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/micropod-agent ./cmd/micropod-agent
+	@scripts/check-size.sh $(BIN)/micropod-agent $(AGENT_MAX)
+
+# The same three with coverage counters, for the end-to-end tests (GOCOVERDIR says where they write).
+build-cover:
+	@mkdir -p $(BIN)/cover
+	$(GO) build -trimpath -cover -covermode=atomic -coverpkg=./... -o $(BIN)/cover/ ./cmd/micropod ./cmd/micropodd ./cmd/micropod-agent
+
+## demo: install what is missing, build, make a Debian image from packages, run it in a microVM
+demo:
+	@scripts/demo.sh
+
+## test: install what is missing, run every test (real machines included), print the coverage (at most 15 minutes)
+test:
+	@scripts/test.sh
+
+## check: what needs no machine: vet, staticcheck, the repository's rules, short tests (at most 2 minutes)
+check: lint
+	$(GO) test -p 2 -short ./...
+
+## lint: go vet, staticcheck and gofmt
+lint:
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	@scripts/check-format.sh
+
+## generate: make the Go files of api/ from the .proto files again (needs protobuf-compiler)
+generate:
+	@scripts/generate.sh
+
+## bench: measure beside peers in the same run; prints a table and writes bench.json
+bench: build
+	$(GO) run ./test/bench -out bench.json
+
+## soak: the tests that take longer than `make test` may
+soak: build
+	$(GO) test -p 1 -timeout 4h -tags soak -run Soak ./test/...
+
+## clean: remove what the other verbs made (bin, coverage, .cache)
+clean:
+	rm -rf $(BIN) coverage .cache bench.json
