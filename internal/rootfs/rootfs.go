@@ -1,0 +1,173 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package rootfs turns the layers of an OCI image into one read-only EROFS image, and
+// makes the writable disks that machines lay over it.
+//
+// Convert works in four steps. Every layer is decompressed, its digest taken and its tar
+// read, several layers at a time; files' bytes go straight to disk, those of the largest
+// layer into the image itself, and a list of entries stays in memory (ingest.go). The
+// lists are applied, bottom first, to one tree in memory by the rules of the OCI image
+// specification (tree.go). erofs.Build brings the bytes that the tree still names into
+// the image and writes the metadata. The finished file is hashed and put in its place.
+//
+// Layers are hostile input: everything read from them is checked and counted against
+// Limits. ConvertIsolated does the same in a child process without privileges and is
+// what a daemon should call; its main must call ChildMain first when IsChild.
+//
+// Functions are safe for concurrent use on different output paths. It knows of files,
+// not of references or registries: internal/image calls it.
+package rootfs
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Layer is one layer of an OCI image as it lies in the content store.
+type Layer struct {
+	Path   string        // the blob's file; how it is compressed is told by its content, not its media type
+	DiffID digest.Digest // of the uncompressed tar; checked unless empty
+}
+
+// Result describes a finished image.
+type Result struct {
+	Digest  digest.Digest // sha256 of the EROFS file
+	Size    int64         // of the EROFS file, in bytes
+	Entries int           // inodes in the image
+}
+
+// Convert merges layers, bottom first, into one EROFS image at out, which appears whole
+// or not at all, replacing what was there. The same layers give the same bytes.
+//
+// progress, unless nil, is told how many bytes of the blobs are done; calls do not
+// overlap. Errors are a *LayerError when one layer is at fault; see ErrCorrupt and its
+// neighbours. A cancelled ctx ends it soon, leaving nothing.
+func Convert(ctx context.Context, layers []Layer, out string, limits Limits, progress func(done, total int64)) (Result, error) {
+	c, err := openConversion(layers, out)
+	if err != nil {
+		return Result{}, err
+	}
+	defer c.close()
+	c.limits, c.progress = limits.orDefault(), progress
+	result, err := c.run(ctx)
+	if err != nil {
+		return Result{}, fmt.Errorf("converting %d layers: %w", len(layers), err)
+	}
+	if err := c.image.commit(out); err != nil {
+		return Result{}, fmt.Errorf("storing root file system %q: %w", out, err)
+	}
+	return result, nil
+}
+
+// conversion is one call of Convert: its open files and its bounds.
+type conversion struct {
+	blobs    []*os.File
+	sizes    []int64 // of the blobs, in bytes
+	diffIDs  []digest.Digest
+	spools   []spool
+	image    *output
+	limits   Limits
+	progress func(done, total int64)
+}
+
+// spool takes the file data of one layer. blocks is nil for the layer whose blocks go
+// into the image itself.
+type spool struct{ blocks, tails *os.File }
+
+// openConversion opens every file that a conversion needs, so that run needs no path.
+func openConversion(layers []Layer, out string) (_ *conversion, err error) {
+	c := &conversion{}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	for i, l := range layers {
+		if err := c.openBlob(l); err != nil {
+			return nil, &LayerError{Index: i, Err: err}
+		}
+	}
+	if c.image, err = createOutput(out); err != nil {
+		return nil, fmt.Errorf("creating root file system %q: %w", out, err)
+	}
+	direct := c.direct()
+	for i := range layers {
+		s, err := openSpool(out, i == direct)
+		c.spools = append(c.spools, s)
+		if err != nil {
+			return nil, fmt.Errorf("creating a temporary file beside %q: %w", out, err)
+		}
+	}
+	return c, nil
+}
+
+func (c *conversion) openBlob(l Layer) error {
+	if l.DiffID != "" {
+		if err := l.DiffID.Validate(); err != nil {
+			return fmt.Errorf("diff id %q: %w", l.DiffID, err)
+		}
+		if l.DiffID.Algorithm() != digest.SHA256 {
+			return fmt.Errorf("%w: diff id %q is not sha256", ErrUnsupported, l.DiffID)
+		}
+	}
+	f, err := os.Open(l.Path)
+	if err != nil {
+		return err
+	}
+	c.blobs = append(c.blobs, f)
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%q is not a regular file", l.Path)
+	}
+	c.sizes = append(c.sizes, info.Size())
+	c.diffIDs = append(c.diffIDs, l.DiffID)
+	return nil
+}
+
+func openSpool(out string, direct bool) (s spool, err error) {
+	if s.tails, err = createSpool(out); err != nil || direct {
+		return s, err
+	}
+	s.blocks, err = createSpool(out)
+	return s, err
+}
+
+// direct is the layer whose data go into the image at once: the one with the largest
+// blob, so that the fewest bytes are moved later.
+func (c *conversion) direct() int {
+	best := 0
+	for i, size := range c.sizes {
+		if size > c.sizes[best] {
+			best = i
+		}
+	}
+	return best
+}
+
+// close gives up all files; an image that was not committed is gone.
+func (c *conversion) close() {
+	for _, f := range c.blobs {
+		f.Close()
+	}
+	for _, s := range c.spools {
+		s.close()
+	}
+	if c.image != nil {
+		c.image.discard()
+	}
+}
+
+func (s spool) close() {
+	for _, f := range []*os.File{s.blocks, s.tails} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
