@@ -1,0 +1,119 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/micropod/micropod/api/micropod/v1/micropodv1connect"
+)
+
+const (
+	// Receive windows of HTTP/2: what a terminal that reads slowly may cost in memory.
+	streamWindow     = 256 << 10
+	connectionWindow = 1 << 20
+	dialTimeout      = 5 * time.Second
+)
+
+// client holds the services of one daemon. Safe for concurrent use.
+type client struct {
+	containers micropodv1connect.ContainersClient
+	images     micropodv1connect.ImagesClient
+	system     micropodv1connect.SystemClient
+	machines   micropodv1connect.FCControlClient
+}
+
+func newClient(socket string) *client {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	hc := &http.Client{Transport: &http.Transport{
+		Protocols: &protocols,
+		HTTP2:     &http.HTTP2Config{MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			d := net.Dialer{Timeout: dialTimeout}
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}
+	const base = "http://micropod" // no host: the socket is the address
+	return &client{
+		containers: micropodv1connect.NewContainersClient(hc, base),
+		images:     micropodv1connect.NewImagesClient(hc, base),
+		system:     micropodv1connect.NewSystemClient(hc, base),
+		machines:   micropodv1connect.NewFCControlClient(hc, base),
+	}
+}
+
+// connect makes a.client, and starts the daemon where none listens.
+func (a *app) connect(ctx context.Context) (*client, error) {
+	if a.client != nil {
+		return a.client, nil
+	}
+	if err := a.ensureDaemon(ctx); err != nil {
+		return nil, err
+	}
+	c, err := a.config.Load()
+	if err != nil {
+		return nil, err
+	}
+	a.client = newClient(c.Socket())
+	return a.client, nil
+}
+
+// reconnect makes sure, after a lost connection, that a daemon listens again.
+func (a *app) reconnect(ctx context.Context) error { return a.ensureDaemon(ctx) }
+
+// daemonError says that there is no daemon to talk to.
+type daemonError struct {
+	err  error
+	hint string
+}
+
+func (e *daemonError) Error() string { return e.err.Error() }
+func (e *daemonError) Unwrap() error { return e.err }
+
+// probeSocket tells whether a daemon listens: nil, or why not.
+func probeSocket(socket string) error {
+	conn, err := net.DialTimeout("unix", socket, dialTimeout)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// absent tells that nobody listens, from a socket that may not be used.
+func absent(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+func (a *app) ensureDaemon(ctx context.Context) error {
+	c, err := a.config.Load()
+	if err != nil {
+		return err
+	}
+	err = probeSocket(c.Socket())
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, os.ErrPermission):
+		return &daemonError{
+			err:  fmt.Errorf("no permission to use the daemon's socket %s", c.Socket()),
+			hint: "run as root (sudo micropod ...)",
+		}
+	case !absent(err):
+		return &daemonError{err: fmt.Errorf("connecting to the daemon: %w", err), hint: "is " + c.Socket() + " the daemon's socket?"}
+	case !c.StartsDaemon():
+		return &daemonError{
+			err:  fmt.Errorf("no daemon listens on %s", c.Socket()),
+			hint: "start micropodd there, or unset MICROPOD_HOST (--host) to have one started here",
+		}
+	}
+	return startDaemon(ctx, c, a.err)
+}
