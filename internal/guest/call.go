@@ -1,0 +1,96 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package guest
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/containerd/ttrpc"
+	"google.golang.org/genproto/googleapis/rpc/status"
+)
+
+const (
+	// maxCalls bounds the calls of a session that are under way, Waits among them.
+	// One costs some 10 KiB.
+	maxCalls = 1024
+	// maxMessage bounds the text of an agent's error, in bytes.
+	maxMessage = 1 << 10
+)
+
+// intercept makes a call of the agent's honour its context: ttrpc alone would wait
+// for a guest that does not take the request's bytes.
+func (s *Session) intercept(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response, info *ttrpc.UnaryClientInfo, call ttrpc.Invoker) error {
+	method := path.Base(info.FullMethod)
+	ctx, cancel := s.bound(ctx, method)
+	defer cancel()
+	if deadline, ok := ctx.Deadline(); ok {
+		req.TimeoutNano = max(1, time.Until(deadline).Nanoseconds())
+	}
+	select {
+	case s.calls <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("calling the agent's %s: %w", method, context.Cause(ctx))
+	}
+	var answer ttrpc.Response // the call may outlast this function, resp must not change then
+	answered := make(chan error, 1)
+	go func() {
+		defer func() { <-s.calls }()
+		answered <- call(ctx, req, &answer)
+	}()
+	select {
+	case err := <-answered:
+		if err != nil {
+			return s.failed(ctx, method, err)
+		}
+	case <-ctx.Done():
+		return s.failed(ctx, method, ctx.Err())
+	case <-s.host.Done():
+		return s.failed(ctx, method, s.host.Err())
+	}
+	resp.Payload, resp.Status = answer.Payload, clean(answer.Status)
+	return nil
+}
+
+// bound gives ctx the session's time for a call if it has no deadline. Wait alone may last for ever.
+func (s *Session) bound(ctx context.Context, method string) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok || method == "Wait" {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, s.options.CallTimeout)
+}
+
+// failed tells why a call got no answer: the end of the session before all, which ttrpc words in several ways.
+func (s *Session) failed(ctx context.Context, method string, err error) error {
+	if ended := s.Err(); ended != nil {
+		err = ended
+	} else if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return fmt.Errorf("calling the agent's %s: %w", method, err)
+}
+
+// clean leaves of a guest's error what may be shown to people: no control
+// characters (a terminal obeys them), no details, bounded text.
+func clean(st *status.Status) *status.Status {
+	if st == nil {
+		return nil
+	}
+	return &status.Status{Code: st.Code, Message: cleanText(st.Message)}
+}
+
+func cleanText(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text[:min(len(text), maxMessage)])
+	return text
+}
