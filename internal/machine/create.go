@@ -1,0 +1,131 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/micropod/micropod/internal/undo"
+)
+
+// diskName is the machine's own disk, in its folder below DataDir.
+const diskName = "scratch.ext4"
+
+func (s *Service) diskDir(id string) string { return filepath.Join(s.DataDir, "machines", id) }
+func (s *Service) runDir(id string) string  { return filepath.Join(s.RunDir, "machines", id) }
+
+func (m *machine) diskPath() string { return filepath.Join(m.s.diskDir(m.id), diskName) }
+
+// Create makes a machine: record, folder, disk. It is Stopped then. On error
+// nothing is left. Errors: *SpecError, *InUseError, *StepError.
+func (s *Service) Create(ctx context.Context, spec Spec) (Info, error) {
+	spec, err := s.complete(spec)
+	if err != nil {
+		return Info{}, err
+	}
+	m, err := s.reserve(spec)
+	if err != nil {
+		return Info{}, err
+	}
+	ctx, end, err := m.begin(ctx)
+	if err != nil {
+		s.forget(m)
+		return Info{}, err
+	}
+	defer end()
+
+	var u undo.Stack
+	u.Add("forgetting the machine", func(context.Context) error { s.forget(m); return nil })
+	step, err := m.make(ctx, &u)
+	if err != nil {
+		return Info{}, &StepError{ID: m.id, Step: step, Err: err, Undo: u.Run(ctx)}
+	}
+	u.Release()
+	m.log.Info("machine made", "vcpus", spec.VCPUs, "memory", spec.Memory, "engine", spec.Engine)
+	return m.info(), nil
+}
+
+// make carries out Create's steps. The record goes first: a daemon that dies
+// in between finds it in state Creating and removes the rest.
+func (m *machine) make(ctx context.Context, u *undo.Stack) (step string, err error) {
+	u.Add("removing the record", func(context.Context) error { return m.s.records.Delete(m.id) })
+	if err := m.s.records.Put(m.id, m.record()); err != nil {
+		return "storing the record", err
+	}
+	m.publish(Creating.String(), "")
+	u.Add("removing the machine's folders", func(context.Context) error { return m.removeFolders() })
+	if err := os.MkdirAll(m.s.diskDir(m.id), 0o711); err != nil { // the VMM's uid passes through
+		return "making the machine's folder", err
+	}
+	if err := m.s.MakeDisk(ctx, m.diskPath(), m.record().Spec.ScratchBytes); err != nil {
+		return "making the machine's disk", err
+	}
+	if err := ctx.Err(); err != nil {
+		return "making the machine", context.Cause(ctx)
+	}
+	return "recording the machine", m.change(Stopped, "create", nil)
+}
+
+func (m *machine) removeFolders() error {
+	return errors.Join(os.RemoveAll(m.s.diskDir(m.id)), os.RemoveAll(m.s.runDir(m.id)))
+}
+
+// reserve gives the machine its place in the list, its id, name and uid being
+// nobody else's.
+func (s *Service) reserve(spec Spec) (*machine, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.machines[spec.ID]; taken {
+		return nil, &InUseError{"id", spec.ID, spec.ID}
+	}
+	uids := make(map[int]bool, len(s.machines))
+	for id, other := range s.machines {
+		if spec.Name != "" && (other.name == spec.Name || id == spec.Name) {
+			return nil, &InUseError{"name", spec.Name, id}
+		}
+		uids[other.record().UID] = true
+	}
+	uid, err := s.pickUID(spec.ID, uids)
+	if err != nil {
+		return nil, err
+	}
+	m := s.newMachine(record{Spec: spec, State: Creating, UID: uid, MachineID: newMachineID(), CreatedAt: time.Now().UTC()})
+	s.machines[spec.ID] = m
+	return m, nil
+}
+
+// pickUID begins where the id's hash says: other daemons on the host with the same range
+// then rarely choose alike, and an id just freed is not the next one given.
+func (s *Service) pickUID(id string, taken map[int]bool) (int, error) {
+	if s.UIDCount == 0 {
+		return 0, nil
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))
+	begin := int(h.Sum32() % uint32(s.UIDCount))
+	for i := range s.UIDCount {
+		if uid := s.UIDFirst + (begin+i)%s.UIDCount; !taken[uid] {
+			return uid, nil
+		}
+	}
+	return 0, &SpecError{"uid", fmt.Sprintf("all %d user ids for machines are in use", s.UIDCount), "delete machines, or raise uid_count in the configuration"}
+}
+
+// forget takes the machine out of the list.
+func (s *Service) forget(m *machine) {
+	m.mu.Lock()
+	m.removed = true
+	m.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.machines[m.id] == m {
+		delete(s.machines, m.id)
+	}
+}

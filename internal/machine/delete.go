@@ -1,0 +1,73 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"context"
+	"errors"
+)
+
+// Delete removes a machine, its disk and its logs. With force one in any state:
+// what runs is ended at once, what is half made is taken apart. Once the record is removed the machine
+// is gone even if files resist; the next start of the daemon removes those.
+// Errors: *NotFoundError, *StateError (without force, not Stopped and not Error), *StepError.
+func (s *Service) Delete(ctx context.Context, ref string, force bool) error {
+	m, err := s.find(ref)
+	if err != nil {
+		return err
+	}
+	if force {
+		m.doom()
+	}
+	return s.detach(ctx, func(life context.Context) error {
+		err := m.delete(life, force)
+		var gone *NotFoundError
+		if force && errors.As(err, &gone) {
+			return nil // another was faster, or what was interrupted took it all back
+		}
+		return err
+	})
+}
+
+func (m *machine) delete(ctx context.Context, force bool) error {
+	_, end, err := m.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	rec := m.record()
+	if !force && rec.State != Stopped && rec.State != Error {
+		return &StateError{ID: m.id, Action: "delete", State: rec.State, Reason: rec.Reason}
+	}
+	if err := m.endAnyRun(rec); err != nil {
+		return err
+	}
+	if err := m.s.records.Delete(m.id); err != nil {
+		return err
+	}
+	m.s.forget(m)
+	m.publish("removed", "")
+	if err := m.removeFolders(); err != nil {
+		return &StepError{ID: m.id, Step: "removing the machine's folders", Err: err}
+	}
+	m.log.Info("machine removed")
+	return nil
+}
+
+// endAnyRun ends the VMM, also one that adoption could not judge.
+func (m *machine) endAnyRun(rec record) error {
+	if r := m.current(); r != nil {
+		if err := m.stopping("delete"); err != nil {
+			m.log.Warn("storing that the machine stops", "error", err)
+		}
+		return m.kill(r, "deleted")
+	}
+	if rec.State != Unknown {
+		return nil
+	}
+	if err := m.s.endStrays(m.s.runDir(m.id)); err != nil {
+		return &StepError{ID: m.id, Step: "ending what is left of the VMM", Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/micropod/micropod/internal/vmm"
+)
+
+// run is one life of a VMM: from the begin of Starting until its end was seen.
+type run struct {
+	vm   vmm.Machine // nil until launched; guarded by machine.mu
+	link *link       // nil until launched; likewise
+
+	gone  chan struct{} // closed when the VMM's process is gone; exit holds then
+	exit  vmm.Exit
+	ended chan struct{} // closed when that is recorded and the run is over
+}
+
+func newRun() *run {
+	return &run{gone: make(chan struct{}), ended: make(chan struct{})}
+}
+
+// watch starts the run's supervisor and link. r.vm is set.
+func (m *machine) watch(r *run) {
+	l := newLink(m, r.vm)
+	m.mu.Lock()
+	r.link = l
+	m.mu.Unlock()
+	m.s.work.Go(func() { m.supervise(r) })
+	m.s.work.Go(func() { l.keep(m.s.life, r) })
+}
+
+// supervise waits for the VMM's end and, when no operation does, records it.
+func (m *machine) supervise(r *run) {
+	exit, err := r.vm.Wait(m.s.life)
+	if m.s.life.Err() != nil {
+		return // let go: the machine goes on
+	}
+	if err != nil {
+		m.log.Error("waiting for the VMM", "error", err)
+		exit = vmm.Exit{Code: -1, Reason: "unknown: " + err.Error(), At: time.Now()}
+	}
+	r.exit = exit
+	close(r.gone)
+	_, end, err := m.begin(m.s.life)
+	if err != nil {
+		return
+	}
+	defer end()
+	if m.current() != r {
+		return // Start or Stop saw to it
+	}
+	state, reason := verdict(exit)
+	m.over(r, state, reason)
+	m.log.Warn("machine ended by itself", "state", state, "reason", reason)
+}
+
+// verdict says what the end of a VMM means that nobody asked for.
+func verdict(e vmm.Exit) (State, string) {
+	reason := e.Reason
+	if reason == "" {
+		reason = "unknown"
+	}
+	switch {
+	case e.Signal != 0:
+		return Error, fmt.Sprintf("the VMM was ended by signal %d (%s)", e.Signal, reason)
+	case e.Code == 0:
+		return Stopped, reason
+	default:
+		return Error, fmt.Sprintf("the VMM ended with code %d: %s", e.Code, reason)
+	}
+}
+
+// over ends a run whose VMM is gone (or never was, or in Unknown resists), and
+// frees what the engine held. The operation lock is held.
+func (m *machine) over(r *run, state State, reason string) {
+	if r.vm != nil {
+		if err := r.vm.Close(); err != nil {
+			m.log.Error("freeing what the engine held", "error", err)
+		}
+	}
+	m.settle(state, reason, func(rec *record) {
+		if state != Unknown {
+			rec.VMM = nil
+		}
+		rec.StoppedAt = time.Now().UTC()
+	})
+	m.mu.Lock()
+	m.run = nil
+	m.mu.Unlock()
+	close(r.ended)
+}
+
+// closed is what Ended gives for a machine without a run.
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// Ended gives a channel that is closed when the machine's current run is over;
+// Get then tells the reason. Without a run it is closed already.
+func (s *Service) Ended(ref string) (<-chan struct{}, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	if r := m.current(); r != nil {
+		return r.ended, nil
+	}
+	return closed, nil
+}

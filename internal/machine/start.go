@@ -1,0 +1,205 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/micropod/micropod/internal/undo"
+	"github.com/micropod/micropod/internal/vmm"
+)
+
+// vmmOverhead is what a VMM takes on the host beside the guest's memory, at most:
+// the cgroup's limit is the sum. QEMU needs 60-80 MB idle and its translated code
+// (TCG) up to some hundred more.
+const vmmOverhead = 512 << 20
+
+// Start boots a machine and returns when its agent is identified: it is Running.
+// On failure everything is taken back and the machine is in Error, or Stopped when
+// ctx ended. Errors: *NotFoundError, *StateError (not Stopped, not Error), *StepError.
+func (s *Service) Start(ctx context.Context, ref string) error {
+	m, err := s.find(ref)
+	if err != nil {
+		return err
+	}
+	ctx, end, err := m.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if m.isDoomed() {
+		return &NotFoundError{ref}
+	}
+	if err := m.change(Starting, "start", nil); err != nil {
+		return err
+	}
+	b := &boot{machine: m, run: newRun(), spec: m.record().Spec}
+	m.mu.Lock()
+	m.run = b.run
+	m.mu.Unlock()
+	return b.do(ctx)
+}
+
+// boot is one start of a machine while it lasts.
+type boot struct {
+	*machine
+	run    *run
+	spec   Spec
+	files  Boot
+	undo   undo.Stack
+	engine vmm.Engine
+}
+
+func (b *boot) do(ctx context.Context) error {
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, b.s.BootLimit, fmt.Errorf("the guest is not up after %s", b.s.BootLimit))
+	defer cancel()
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"finding kernel and initramfs", b.find},
+		{"preparing the machine's folder", b.prepare},
+		{"starting the VMM", b.launch},
+		{"waiting for the guest's agent", b.meet},
+		{"identifying the machine to its agent", b.identify},
+		{"recording the machine as running", b.done},
+	} {
+		err := step.do(ctx)
+		if err == nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return b.fail(ctx, step.name, err)
+		}
+	}
+	b.undo.Release()
+	b.log.Info("machine runs", "pid", b.info().PID, "boot", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+func (b *boot) find(ctx context.Context) (err error) {
+	if b.spec.Image != "" {
+		if _, err := os.Stat(b.spec.Image); err != nil {
+			return fmt.Errorf("image of the root file system: %w", err)
+		}
+	}
+	if _, err := os.Stat(b.diskPath()); err != nil {
+		return fmt.Errorf("the machine's disk: %w", err)
+	}
+	if b.engine, err = b.s.engine(b.spec.Engine); err != nil {
+		return err
+	}
+	b.files, err = b.s.Boot.Boot(ctx, b.spec.Kernel, b.spec.Nested)
+	return err
+}
+
+// prepare makes the folder for sockets anew (a reboot empties RunDir) and gives it and the disk to the VMM's uid.
+func (b *boot) prepare(context.Context) error {
+	dir, uid := b.s.runDir(b.id), b.record().UID
+	if err := os.RemoveAll(dir); err != nil { // of an earlier run
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o711); err != nil { // VMMs pass through to their own
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if uid == 0 {
+		return nil
+	}
+	return errors.Join(os.Chown(dir, uid, uid), os.Chown(b.diskPath(), uid, uid))
+}
+
+// launch starts the VMM and its supervisor. The VMM is recorded before anything
+// else: from then on a new daemon finds it by its record, before that by its uid.
+func (b *boot) launch(ctx context.Context) error {
+	vm, err := b.engine.Start(ctx, b.config())
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.run.vm = vm
+	b.mu.Unlock()
+	b.undo.Add("ending the VMM", func(ctx context.Context) error { return vm.Kill(ctx) })
+	b.watch(b.run)
+	r := vm.Record()
+	return b.note(func(rec *record) { rec.VMM, rec.ConsolePath = &r, vm.Console() })
+}
+
+func (b *boot) config() vmm.Config {
+	uid := b.record().UID
+	drives := make([]vmm.Drive, 2)
+	drives[ImageSlot] = vmm.Drive{Path: b.spec.Image, ReadOnly: true}
+	drives[ScratchSlot] = vmm.Drive{Path: b.diskPath()}
+	return vmm.Config{
+		ID:          b.id,
+		Dir:         b.s.runDir(b.id),
+		VCPUs:       b.spec.VCPUs,
+		Memory:      b.spec.Memory,
+		Kernel:      b.files.Kernel,
+		Initrd:      b.files.Initrd,
+		Args:        b.spec.Args,
+		Drives:      drives,
+		UID:         uid,
+		GID:         uid,
+		MemoryLimit: b.spec.Memory + vmmOverhead,
+		Nested:      b.spec.Nested,
+	}
+}
+
+// meet waits for the first session. The VMM's end ends the wait.
+func (b *boot) meet(ctx context.Context) error {
+	_, err := b.run.link.await(ctx, b.run)
+	return err
+}
+
+func (b *boot) identify(ctx context.Context) error {
+	session, err := b.run.link.await(ctx, b.run)
+	if err != nil {
+		return err
+	}
+	return b.introduce(ctx, session)
+}
+
+func (b *boot) done(context.Context) error {
+	hello := b.run.link.hello()
+	return b.change(Running, "start", func(r *record) {
+		r.StartedAt, r.StoppedAt = time.Now().UTC(), time.Time{}
+		r.AgentVersion, r.KernelVersion = hello.AgentVersion, hello.KernelVersion
+	})
+}
+
+// fail takes the boot back and settles the machine's state.
+func (b *boot) fail(ctx context.Context, step string, err error) error {
+	e := &StepError{ID: b.id, Step: step, Err: err, Console: b.lastWords(err)}
+	e.Undo = b.undo.Run(ctx)
+	state, reason := Error, step+": "+err.Error()
+	if e.Undo != nil {
+		state, reason = Unknown, reason+"; and "+e.Undo.Error()
+	} else if errors.Is(err, context.Canceled) || errors.Is(err, ErrInterrupted) || errors.Is(err, ErrShutdown) {
+		state, reason = Stopped, "the start was cancelled"
+	}
+	b.over(b.run, state, reason)
+	b.log.Warn("machine did not start", "step", step, "error", err)
+	return e
+}
+
+// lastWords quotes the guest's console, when there was a guest.
+func (b *boot) lastWords(err error) string {
+	var failed *vmm.StartError
+	if errors.As(err, &failed) {
+		return failed.Console
+	}
+	if b.run.vm == nil {
+		return ""
+	}
+	return consoleTail(b.run.vm.Console())
+}

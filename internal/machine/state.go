@@ -1,0 +1,117 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"fmt"
+	"slices"
+)
+
+// State is where a machine is in its life.
+//
+//	       (record made)
+//	             │
+//	        ┌────▼─────┐ fails: record and all removed
+//	        │ Creating ├──────────────────────────────▶ (gone)
+//	        └────┬─────┘                                  ▲
+//	             │ folder and disk made                   │ Delete
+//	        ┌────▼─────┐                                  │
+//	┌──────▶│ Stopped  ├──────────────────────────────────┤
+//	│       └──┬────▲──┘                                  │
+//	│    Start │    │ cancelled                           │
+//	│       ┌──▼────┴──┐ boot failed  ┌───────┐           │
+//	│       │ Starting ├─────────────▶│ Error ├───────────┤
+//	│       └────┬─────┘◀─────────────┤       │           │
+//	│            │ agent   Start      └───▲───┘           │
+//	│            │ identified             │ VMM died,     │
+//	│       ┌────▼─────┐                  │ guest crashed │
+//	│◀──────┤ Running  ├─────────────────▶│ (also from    │
+//	│ guest └┬──▲───┬──┘                  │ Pausing,      │
+//	│ off    │  │   │ Stop                │ Paused)       │
+//	│  Pause │  │   └─────────┐           │               │
+//	│  ┌─────▼──┴┐            │           │               │
+//	│  │ Pausing │ Resume     │           │               │
+//	│  └─────┬───┘ (or Pause  │           │               │
+//	│        │      failed)   │           │               │
+//	│  ┌─────▼──┐  Stop  ┌────▼─────┐     │   ┌─────────┐ │
+//	│  │ Paused ├───────▶│ Stopping ├─────┘   │ Unknown ├─┘
+//	│  └────────┘        └────┬─────┘         └─────────┘ Delete by force;
+//	└─────────────────────────┘                           record unreadable, or
+//	              VMM gone                                its VMM could not be judged
+//
+// Delete by force goes through Stopping. Starting becomes Unknown when a boot could not be
+// taken back; a later start of the daemon may make that Stopped.
+type State int
+
+// What holds in each state, and what is owed.
+const (
+	// Unknown: the record cannot be read, or adoption could not tell. A VMM, files and
+	// a uid may be there. Owed: Delete by force.
+	Unknown State = iota
+	// Creating: record there, folder and disk perhaps. A daemon that finds it at start removes all.
+	Creating
+	// Starting: as Stopped, and perhaps a VMM. A daemon that finds it at start ends the VMM.
+	Starting
+	// Running: VMM runs and is recorded, agent identified.
+	Running
+	// Pausing: as Running, vCPUs stopping.
+	Pausing
+	// Paused: VMM there, vCPUs stopped.
+	Paused
+	// Stopping: VMM ending. It does not go back to Running.
+	Stopping
+	// Stopped: record, folder and disk, no VMM. The uid stays the machine's.
+	Stopped
+	// Error: as Stopped, and Reason tells what went wrong.
+	Error
+)
+
+var names = [...]string{"unknown", "creating", "starting", "running", "pausing", "paused", "stopping", "stopped", "error"}
+
+func (s State) String() string {
+	if s < 0 || int(s) >= len(names) {
+		return fmt.Sprintf("state(%d)", int(s))
+	}
+	return names[s]
+}
+
+// MarshalText writes the name: records stay readable when states are added.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads a name. One that it does not know is an error, not Unknown:
+// the record was written by a newer daemon and must be kept as it is.
+func (s *State) UnmarshalText(text []byte) error {
+	i := slices.Index(names[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("unknown state %q", text)
+	}
+	*s = State(i)
+	return nil
+}
+
+// legal is the table: from each state, the states that may follow.
+var legal = [...][]State{
+	Unknown:  {Stopped},
+	Creating: {Stopped},
+	Starting: {Running, Stopped, Error, Unknown},
+	Running:  {Pausing, Stopping, Stopped, Error},
+	Pausing:  {Paused, Running, Stopping, Stopped, Error},
+	Paused:   {Running, Stopping, Stopped, Error},
+	Stopping: {Stopped, Error},
+	Stopped:  {Starting},
+	Error:    {Starting},
+}
+
+// mayBecome says whether the table allows the change.
+func (s State) mayBecome(to State) bool { return slices.Contains(legal[s], to) }
+
+// HasVMM says whether a VMM process may belong to a machine in this state.
+func (s State) HasVMM() bool {
+	switch s {
+	case Stopped, Error, Creating:
+		return false
+	default:
+		return true
+	}
+}

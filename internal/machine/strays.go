@@ -1,0 +1,116 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// strayWait bounds the wait for a killed process (milliseconds).
+const strayWait = 5000
+
+// endStrays kills the VMMs that work in folder dir: processes under a uid of ours with
+// dir in their command line. It is for those that no vmm.Record tells of.
+func (s *Service) endStrays(dir string) error {
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range processes {
+		pid, err := strconv.Atoi(filepath.Base(p))
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		errs = append(errs, s.endStray(pid, dir))
+	}
+	return errors.Join(errs...)
+}
+
+// endStray holds the process by a pidfd before it looks, so that what it kills
+// is what it looked at. A process that goes by itself is no error.
+func (s *Service) endStray(pid int, dir string) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	if !s.ours(pid) || !worksIn(pid, dir) {
+		return nil
+	}
+	s.Log.Warn("ending a VMM that nobody knows", "pid", pid, "folder", dir)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("ending process %d: %w", pid, err)
+	}
+	return awaitEnd(fd, pid)
+}
+
+func awaitEnd(fd, pid int) error {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, strayWait)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return fmt.Errorf("waiting for process %d: %w", pid, err)
+		case n == 0:
+			return fmt.Errorf("process %d does not end", pid)
+		}
+		return nil
+	}
+}
+
+// ours says whether the process runs under one of the uids for machines.
+func (s *Service) ours(pid int) bool {
+	uid, err := effectiveUID(pid)
+	if err != nil {
+		return false
+	}
+	if s.UIDCount == 0 {
+		return uid == os.Geteuid()
+	}
+	return uid >= s.UIDFirst && uid < s.UIDFirst+s.UIDCount
+}
+
+// effectiveUID reads the second figure of "Uid:" in /proc/PID/status (proc(5)). The owner of
+// /proc/PID would not do: it is root for a process that may not be dumped.
+func effectiveUID(pid int) (int, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range bytes.Lines(status) {
+		if f := bytes.Fields(line); len(f) > 2 && string(f[0]) == "Uid:" {
+			return strconv.Atoi(string(f[2]))
+		}
+	}
+	return 0, fmt.Errorf("no Uid in the status of process %d", pid)
+}
+
+// worksIn says whether dir, as a whole path component, is in the process's arguments.
+func worksIn(pid int, dir string) bool {
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil {
+		return false
+	}
+	for rest := args; ; {
+		i := bytes.Index(rest, []byte(dir))
+		if i < 0 {
+			return false
+		}
+		rest = rest[i+len(dir):]
+		if len(rest) == 0 || bytes.IndexByte([]byte("/,\x00"), rest[0]) >= 0 {
+			return true
+		}
+	}
+}
+
+func trim(b []byte) string { return string(bytes.TrimSpace(b)) }
