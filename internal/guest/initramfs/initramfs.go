@@ -7,7 +7,8 @@
 // [Build] reads the agent and the modules, writes one archive and names it after its
 // contents, so equal input gives the same path, and whoever keeps the path (a template's
 // key does) knows what is inside. The archive is not compressed: in software emulation
-// a guest unpacks it faster than it decompresses, and QEMU hands it over by DMA.
+// 10 MB took a guest as long uncompressed as with lz4, and 0.1 to 0.2 s less than with zstd
+// or gzip.
 //
 // What the agent finds, besides itself:
 //
@@ -95,6 +96,9 @@ func assemble(ctx context.Context, o Options) ([]byte, error) {
 		data, err := m.Read()
 		if err != nil {
 			return nil, err
+		}
+		if o.Kernel.UnsignedModules {
+			data = kernel.WithoutSignature(data)
 		}
 		name := "lib/modules/" + m.Name + ".ko"
 		w.file(name, 0o644, data)

@@ -24,13 +24,12 @@ type Boot struct {
 // of QEMU to user space, of 1.5 s on one vCPU.
 func CommandLine(b Boot) string {
 	args := []string{
-		"quiet",                    // each line of the log costs serial port exits
-		"panic=-1",                 // a panic ends the machine at once, which is how a crash is noticed
-		"cryptomgr.notests=1",      // -0.35 s: no self-tests of ciphers at each boot
-		"random.trust_cpu=on",      // entropy at once; the agent adds the host's before the first container
-		"apparmor=0",               // containers are confined by other means in the guest
-		"tsc=reliable",             // the counter is the host's and needs no watchdog
-		"rcupdate.rcu_expedited=1", // mount namespaces are torn down without waiting for grace periods
+		"quiet",               // each line of the log costs serial port exits
+		"panic=-1",            // a panic ends the machine at once, which is how a crash is noticed
+		"cryptomgr.notests=1", // -0.35 s: no self-tests of ciphers at each boot
+		"random.trust_cpu=on", // entropy at once; the agent adds the host's before the first container
+		"apparmor=0",          // containers are confined by other means in the guest
+		"tsc=reliable",        // the counter is the host's and needs no watchdog
 	}
 	if b.TSCKHz != 0 {
 		args = append(args, fmt.Sprintf("tsc_early_khz=%d", b.TSCKHz)) // see TSCKHz

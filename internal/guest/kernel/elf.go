@@ -90,7 +90,7 @@ var bannerStart = []byte("Linux version ")
 
 // elfVersion finds the version of an uncompressed kernel.
 func elfVersion(r io.ReaderAt) (string, error) {
-	const chunk = 1 << 20
+	const chunk = 64 << 10
 	buf := make([]byte, chunk)
 	// Chunks overlap so that a banner on their border is seen whole.
 	for off := int64(0); ; off += chunk - maxVersionString {
@@ -104,8 +104,8 @@ func elfVersion(r io.ReaderAt) (string, error) {
 				break
 			}
 			part = part[i+len(bannerStart):]
-			word, _, _ := bytes.Cut(part[:min(len(part), maxVersionString)], []byte{' '})
-			if versionPattern.Match(word) { // printf's formats have the same start
+			word, _, whole := bytes.Cut(part[:min(len(part), maxVersionString)], []byte{' '})
+			if whole && versionPattern.Match(word) { // printf's formats have the same start
 				return string(word), nil
 			}
 		}

@@ -41,6 +41,8 @@ type Kernel struct {
 	Path       string // the bzImage or ELF vmlinux
 	Version    string // as in uname -r; names the modules' folder
 	ModulesDir string // the folder with modules.dep
+	// UnsignedModules says that the kernel is known to load modules without a signature.
+	UnsignedModules bool
 }
 
 // Options says where to look for a kernel. The zero value means the host's usual places.
@@ -105,7 +107,19 @@ func usable(path string, o Options) (Kernel, error) {
 	if _, err := modules.Resolve(o.Modules); err != nil {
 		return Kernel{}, fmt.Errorf("kernel %s: %w", path, err)
 	}
+	k.UnsignedModules = loadsUnsigned(filepath.Join(filepath.Dir(path), "config-"+version))
 	return k, nil
+}
+
+// loadsUnsigned reads the configuration that distributions install beside a kernel.
+// Only a clear word counts; without it signatures are taken as required.
+func loadsUnsigned(config string) bool {
+	found := false
+	err := readLines(config, func(line string) error {
+		found = found || line == "# CONFIG_MODULE_SIG_FORCE is not set"
+		return nil
+	})
+	return err == nil && found
 }
 
 // installed lists the kernels of a boot folder, best first.

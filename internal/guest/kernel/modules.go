@@ -16,12 +16,8 @@ import (
 	"strings"
 )
 
-// Bounds of what depmod writes; Debian's full kernel has 600 KB of modules.dep and
-// modules of at most 10 MB (bytes).
-const (
-	maxIndex  = 16 << 20
-	maxModule = 64 << 20
-)
+// maxIndex bounds a file that depmod writes (bytes); Debian's full kernel has 600 KB of modules.dep.
+const maxIndex = 16 << 20
 
 // GuestModules names what every guest needs of its kernel, in the order in which the
 // modules are wanted: the transport, then the channel to the host, then the rest.
@@ -37,12 +33,6 @@ func GuestModules() []string {
 // virtualisation of its own.
 func PrivilegedModules() []string { return []string{"tun", "kvm-amd"} }
 
-// Module is one loadable module.
-type Module struct {
-	Name string // as in lsmod: without suffixes, "_" for "-"
-	Path string // the file, possibly compressed
-}
-
 // Modules is what depmod knows of a kernel's modules. It is not changed after
 // [LoadModules] and may be shared.
 type Modules struct {
@@ -54,12 +44,16 @@ type Modules struct {
 	provided map[string][]string // alias without wildcards: names
 }
 
-// LoadModules reads modules.dep and the other tables of a modules' folder.
-func LoadModules(dir string) (*Modules, error) {
-	m := &Modules{
+func newModules(dir string) *Modules {
+	return &Modules{
 		dir: dir, files: map[string]string{}, depends: map[string][]string{}, builtin: map[string]bool{},
 		softPre: map[string][]string{}, provided: map[string][]string{},
 	}
+}
+
+// LoadModules reads modules.dep and the other tables of a modules' folder.
+func LoadModules(dir string) (*Modules, error) {
+	m := newModules(dir)
 	err := readLines(filepath.Join(dir, "modules.dep"), m.addDependencies)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("modules are not installed: %w: %s", err, Mend)
@@ -81,6 +75,9 @@ func LoadModules(dir string) (*Modules, error) {
 
 // addDependencies takes "kernel/a.ko.xz: kernel/b.ko.xz kernel/c.ko.xz".
 func (m *Modules) addDependencies(line string) error {
+	if line[0] == '#' {
+		return nil
+	}
 	file, list, ok := strings.Cut(line, ":")
 	if !ok || !filepath.IsLocal(file) {
 		return fmt.Errorf("not a line of modules.dep: %q", line)
@@ -207,27 +204,6 @@ func (m *Modules) softDependencies(name string) []string {
 	return names
 }
 
-// Read returns the module's contents, decompressed.
-func (mod Module) Read() ([]byte, error) {
-	f, err := os.Open(mod.Path)
-	if err != nil {
-		return nil, fmt.Errorf("module %s: %w", mod.Name, err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxModule+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading module %s: %w", mod.Name, err)
-	}
-	if len(data) > maxModule {
-		return nil, fmt.Errorf("module %s has more than %d bytes", mod.Path, maxModule)
-	}
-	data, err = decompressAll(data, maxModule)
-	if err != nil {
-		return nil, fmt.Errorf("decompressing module %s: %w", mod.Path, err)
-	}
-	return data, nil
-}
-
 var moduleSuffix = regexp.MustCompile(`\.ko(\.(xz|zst|gz|lz4))?$`)
 
 // moduleName turns a file or a name as a user writes it into the kernel's name.
@@ -235,26 +211,29 @@ func moduleName(file string) string {
 	return strings.ReplaceAll(moduleSuffix.ReplaceAllString(path.Base(strings.TrimSpace(file)), ""), "-", "_")
 }
 
-// readLines calls add for every line of a file that is neither empty nor a comment.
+// readLines calls add for every line of a file that is not empty.
 func readLines(name string, add func(string) error) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err // names the file
 	}
 	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, maxIndex))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		line := lines.Text()
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		if err := add(line); err != nil {
-			return fmt.Errorf("reading %s: %w", name, err)
-		}
-	}
-	if err := lines.Err(); err != nil {
+	if err := scanLines(f, add); err != nil {
 		return fmt.Errorf("reading %s: %w", name, err)
 	}
 	return nil
+}
+
+func scanLines(r io.Reader, add func(string) error) error {
+	lines := bufio.NewScanner(io.LimitReader(r, maxIndex))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if lines.Text() == "" {
+			continue
+		}
+		if err := add(lines.Text()); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
 }
