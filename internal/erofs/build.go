@@ -12,14 +12,12 @@ import (
 	"sort"
 )
 
-// Build writes into out the image of the tree under root, whose regular files' Data lie
-// in the segments. A segment that lies in out must be the first. It uses up the tree
-// and the segments. What an error leaves in out is no image.
-func Build(ctx context.Context, out *os.File, root *Inode, segments []*Segment, opts Options) (Stats, error) {
-	for _, s := range segments {
-		if err := s.Flush(); err != nil {
-			return Stats{}, fmt.Errorf("writing file data: %w", err)
-		}
+// Finish writes the tree under root, whose regular files' Data come from Append, and so
+// makes the image whole. It uses up the tree and the Writer. What an error leaves in the
+// file is no image.
+func (w *Writer) Finish(ctx context.Context, root *Inode, opts Options) (Stats, error) {
+	if err := w.flush(); err != nil {
+		return Stats{}, fmt.Errorf("writing file data: %w", err)
 	}
 	all, err := collect(root)
 	if err != nil {
@@ -29,29 +27,23 @@ func Build(ctx context.Context, out *os.File, root *Inode, segments []*Segment, 
 	if err != nil {
 		return Stats{}, err
 	}
-	data, err := gather(out, all, segments)
+	next, err := w.empty(all)
+	if err != nil {
+		return Stats{}, fmt.Errorf("emptying unused data: %w", err)
+	}
+	l, err := arrange(all, xattrArea, next)
 	if err != nil {
 		return Stats{}, err
 	}
-	l, err := arrange(all, xattrArea, data.next)
-	if err != nil {
-		return Stats{}, err
-	}
-	if err := ctx.Err(); err != nil {
-		return Stats{}, err
-	}
-	if err := data.write(out); err != nil {
-		return Stats{}, err
-	}
-	if err := l.write(ctx, out, opts); err != nil {
+	if err := l.write(ctx, w.image.file, w.tails.file, opts); err != nil {
 		return Stats{}, fmt.Errorf("writing metadata: %w", err)
 	}
 	return Stats{Size: int64(l.blocks) * BlockSize, Inodes: len(all)}, nil
 }
 
 // write writes all that lies behind the files' data, then the superblock.
-func (l *layout) write(ctx context.Context, out *os.File, opts Options) error {
-	w := newStream(out, l.treeBlock)
+func (l *layout) write(ctx context.Context, image, tails *os.File, opts Options) error {
+	w := newStream(image, tails, l.treeBlock)
 	for _, n := range l.all {
 		if err := n.writeBlocks(w); err != nil {
 			return err
@@ -72,7 +64,7 @@ func (l *layout) write(ctx context.Context, out *os.File, opts Options) error {
 	if err := w.buffer.Flush(); err != nil {
 		return err
 	}
-	_, err := out.WriteAt(l.superblock(opts).encode(), 0)
+	_, err := image.WriteAt(l.superblock(opts).encode(), 0)
 	return err
 }
 
@@ -139,7 +131,7 @@ func (n *Inode) write(w *stream) error {
 	if err := w.write(n.xattrs.encode()); err != nil {
 		return err
 	}
-	inline, err := n.inline(w.scratch[:])
+	inline, err := n.inline(w.tails, w.scratch[:])
 	if err != nil {
 		return err
 	}
@@ -169,7 +161,7 @@ func chunkFormat(chunk int64) (bits uint32) {
 }
 
 // inline gives the bytes behind an inode and its attributes; they may lie in scratch.
-func (n *Inode) inline(scratch []byte) ([]byte, error) {
+func (n *Inode) inline(tails *os.File, scratch []byte) ([]byte, error) {
 	if n.layout == layoutChunk {
 		return n.chunkTable(), nil
 	}
@@ -184,7 +176,7 @@ func (n *Inode) inline(scratch []byte) ([]byte, error) {
 		return []byte(n.Target), nil
 	}
 	b := scratch[:n.Data.tailSize]
-	if _, err := n.Data.segment.tails.file.ReadAt(b, n.Data.tail); err != nil {
+	if _, err := tails.ReadAt(b, n.Data.tail); err != nil {
 		return nil, fmt.Errorf("reading the end of a file: %w", noEOF(err))
 	}
 	return b, nil
@@ -208,13 +200,14 @@ func (n *Inode) chunkTable() []byte {
 // stream writes forward through the image.
 type stream struct {
 	buffer  *bufio.Writer
+	tails   *os.File
 	at      int64 // offset in the image, bytes
 	scratch [BlockSize]byte
 }
 
-func newStream(out *os.File, block uint32) *stream {
+func newStream(image, tails *os.File, block uint32) *stream {
 	at := int64(block) * BlockSize
-	return &stream{buffer: bufio.NewWriterSize(io.NewOffsetWriter(out, at), 256<<10), at: at}
+	return &stream{buffer: bufio.NewWriterSize(io.NewOffsetWriter(image, at), 256<<10), tails: tails, at: at}
 }
 
 func (w *stream) write(b []byte) error {

@@ -5,16 +5,14 @@
 // uncompressed, blocks of 4 KiB, small files' ends beside their inodes, holes of
 // sparse files left out.
 //
-// Order of calls: one NewSegment for each stream of files, Segment.Append for each
-// file's bytes as they come, Segment.Flush; then a tree of Inodes whose Data are what
-// Append answered; then Build, which moves every segment's live blocks to their place,
-// writes directories, inodes and attributes behind them, and the superblock last.
-// A segment may lie in the image's own file (NewSegment with first block 1), whose
-// bytes then are written once and never moved.
+// Order of calls: NewWriter; Writer.Append for each file's bytes as they come, which go
+// to their final place at once; then, when the tree is known, Writer.Finish with Inodes
+// whose Data are what Append answered. It empties the blocks of files that are not in the
+// tree, writes directories, attributes and inodes behind the data, and the superblock
+// last.
 //
-// Memory is bounded by the number of inodes, never by the bytes of files. The same
-// segments and tree give the same bytes. Nothing here is safe for concurrent use,
-// except that different segments may be filled at once.
+// Memory is bounded by the number of inodes, never by the bytes of files. The same calls
+// give the same bytes. Nothing here is safe for concurrent use.
 //
 // It knows nothing of OCI: internal/rootfs makes the trees.
 package erofs
@@ -27,7 +25,7 @@ type Options struct {
 	UUID [16]byte // of the file system, told by blkid
 }
 
-// Stats tells what Build wrote.
+// Stats tells what Finish wrote.
 type Stats struct {
 	Size   int64 // of the image in bytes, a multiple of BlockSize
 	Inodes int

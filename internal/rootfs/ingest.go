@@ -12,68 +12,41 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"sort"
 	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/micropod/micropod/internal/erofs"
 )
 
-// ingested is what is known of a layer once it is read.
-type ingested struct {
-	entries []entry
-	segment *erofs.Segment
-	diffID  digest.Digest
-}
-
-// run converts the open blobs into the open image file.
+// run converts the open blobs into the open image file and makes that durable.
 func (c *conversion) run(ctx context.Context) (Result, error) {
-	layers, err := c.ingestAll(ctx)
+	image := erofs.NewWriter(c.image, c.tails)
+	t := newTree(c.limits.Entries)
+	diffIDs, err := c.ingestAll(ctx, image, t)
 	if err != nil {
 		return Result{}, err
 	}
-	t := newTree(c.limits.Entries)
-	for i := range layers {
-		if err := t.applyLayer(ctx, i, layers[i].entries); err != nil {
-			return Result{}, &LayerError{Index: i, Err: err}
-		}
-		layers[i].entries = nil
-	}
-	stats, err := erofs.Build(ctx, c.image.file, t.finish(), c.segments(layers), erofs.Options{UUID: imageUUID(layers)})
+	stats, err := image.Finish(ctx, t.finish(), erofs.Options{UUID: imageUUID(diffIDs)})
 	if err != nil {
 		return Result{}, fmt.Errorf("writing the image: %w", err)
 	}
-	sum, err := hashFile(ctx, c.image.file)
-	if err != nil {
-		return Result{}, fmt.Errorf("hashing the image: %w", err)
+	synced := make(chan error, 1)
+	go func() { synced <- c.image.Sync() }()
+	sum, err := hashFile(ctx, c.image)
+	if err := errors.Join(err, <-synced); err != nil {
+		return Result{}, fmt.Errorf("reading and syncing the image: %w", err)
 	}
 	return Result{Digest: sum, Size: stats.Size, Entries: stats.Inodes}, nil
 }
 
-// segments puts the one that lies in the image first, as erofs.Build wants it.
-func (c *conversion) segments(layers []ingested) []*erofs.Segment {
-	if len(layers) == 0 {
-		return nil
-	}
-	direct := c.direct()
-	segments := []*erofs.Segment{layers[direct].segment}
-	for i := range layers {
-		if i != direct {
-			segments = append(segments, layers[i].segment)
-		}
-	}
-	return segments
-}
-
 // imageUUID is a name-based UUID (RFC 9562, version 8) of the layers.
-func imageUUID(layers []ingested) (id [16]byte) {
+func imageUUID(diffIDs []digest.Digest) (id [16]byte) {
 	h := sha256.New()
 	fmt.Fprintln(h, "micropod root file system")
-	for _, l := range layers {
-		fmt.Fprintln(h, l.diffID)
+	for _, d := range diffIDs {
+		fmt.Fprintln(h, d)
 	}
 	copy(id[:], h.Sum(nil))
 	id[6] = id[6]&0x0f | 0x80
@@ -81,101 +54,97 @@ func imageUUID(layers []ingested) (id [16]byte) {
 	return id
 }
 
-// ingestAll reads as many layers at once as there are processors, the largest first,
-// for it would be what the others wait for in the end.
-func (c *conversion) ingestAll(ctx context.Context) ([]ingested, error) {
-	order := make([]int, len(c.blobs))
-	for i := range order {
-		order[i] = i
-	}
-	sort.SliceStable(order, func(i, j int) bool { return c.sizes[order[i]] > c.sizes[order[j]] })
-	layers := make([]ingested, len(c.blobs))
+// ingestAll reads the layers, bottom first, into image and t. While one is read the next
+// ones are decompressed ahead, one for each processor, as far as memory is granted.
+func (c *conversion) ingestAll(ctx context.Context, image *erofs.Writer, t *tree) ([]digest.Digest, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	ahead := min(max(2, runtime.GOMAXPROCS(0)), 8)
 	shared := &budget{limits: c.limits}
 	meter := newMeter(c.sizes, c.progress)
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(max(1, runtime.GOMAXPROCS(0)))
-	for _, i := range order {
-		group.Go(func() (err error) {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if layers[i], err = c.ingest(ctx, i, shared, meter); err != nil {
-				return &LayerError{Index: i, Err: err}
-			}
-			return nil
-		})
+	pool := &chunkPool{}
+	var pumps []*pump
+	next := 0
+	defer func() {
+		cancel()
+		for _, p := range pumps[next:] {
+			p.close()
+		}
+	}()
+	diffIDs := make([]digest.Digest, len(c.blobs))
+	for i := range c.blobs {
+		for len(pumps) < min(i+ahead, len(c.blobs)) {
+			pumps = append(pumps, c.startPump(ctx, len(pumps), pool, aheadBytes/chunkSize/ahead, shared, meter))
+		}
+		if err := c.ingest(ctx, i, pumps[i], image, t, shared); err != nil {
+			return nil, &LayerError{Index: i, Err: corrupt(err)}
+		}
+		diffIDs[i] = pumps[i].digest()
+		pumps[i].close()
+		next++
 	}
-	return layers, group.Wait()
+	return diffIDs, nil
 }
 
-// ingest reads one layer to its end.
-func (c *conversion) ingest(ctx context.Context, i int, shared *budget, m *meter) (ingested, error) {
+// startPump begins to decompress one layer.
+func (c *conversion) startPump(ctx context.Context, i int, pool *chunkPool, chunks int, shared *budget, m *meter) *pump {
 	blob := &meteredReader{file: c.blobs[i], meter: m}
-	src, err := decompress(blob)
-	if err != nil {
-		return ingested{}, corrupt(err)
-	}
-	defer src.Close()
 	var uncompressed int64
-	p := startPump(ctx, src, func(n int) error {
-		uncompressed += int64(n)
-		if err := shared.takeBytes(int64(n)); err != nil {
-			return err
-		}
-		return shared.checkRatio(uncompressed, blob.read)
-	})
-	defer p.close()
-	layer := ingested{segment: c.segment(i)}
-	if layer.entries, err = readTar(p, layer.segment, shared); err != nil {
-		return ingested{}, corrupt(err)
+	return startPump(ctx, pool, chunks,
+		func() (io.ReadCloser, error) { return decompress(blob) },
+		func(n int) error {
+			uncompressed += int64(n)
+			if err := shared.takeBytes(int64(n)); err != nil {
+				return err
+			}
+			return shared.checkRatio(uncompressed, blob.read)
+		})
+}
+
+// ingest reads one layer to its end and applies it.
+func (c *conversion) ingest(ctx context.Context, i int, p *pump, image *erofs.Writer, t *tree, shared *budget) error {
+	t.layer = i
+	if err := readTar(ctx, p, image, t, shared); err != nil {
+		return err
 	}
 	// The digest is of all that the blob holds, also behind the end of the tar.
 	if _, err := io.Copy(io.Discard, p); err != nil {
-		return ingested{}, corrupt(err)
+		return err
 	}
-	layer.diffID = p.digest()
-	if want := c.diffIDs[i]; want != "" && layer.diffID != want {
-		return ingested{}, fmt.Errorf("%w: got %s, want %s", ErrDiffID, layer.diffID, want)
+	if got, want := p.digest(), c.diffIDs[i]; want != "" && got != want {
+		return fmt.Errorf("%w: got %s, want %s", ErrDiffID, got, want)
 	}
-	return layer, layer.segment.Release()
+	return nil
 }
 
-func (c *conversion) segment(i int) *erofs.Segment {
-	if c.spools[i].blocks == nil {
-		return erofs.NewSegment(c.image.file, c.spools[i].tails, 1)
-	}
-	return erofs.NewSegment(c.spools[i].blocks, c.spools[i].tails, 0)
-}
-
-// readTar puts the files' bytes into the segment and lists the entries.
-func readTar(r io.Reader, segment *erofs.Segment, shared *budget) ([]entry, error) {
-	var entries []entry
+// readTar puts files' bytes into the image and names into the tree.
+func readTar(ctx context.Context, r io.Reader, image *erofs.Writer, t *tree, shared *budget) error {
 	reader := tar.NewReader(r)
-	for {
+	for ctx.Err() == nil {
 		header, err := reader.Next()
 		if err == io.EOF {
-			return entries, nil
+			return nil
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			return nil, err
+			return err
 		}
 		e, err := parseHeader(header)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := shared.takeEntry(e.weight()); err != nil {
-			return nil, err
+			return err
 		}
-		if err := readData(reader, header, &e, segment, shared); err != nil {
-			return nil, fmt.Errorf("%.100q: %w", header.Name, err)
+		if err := readData(reader, header, &e, image, shared); err != nil {
+			return fmt.Errorf("%.200q: %w", header.Name, err)
 		}
-		if e.action != actIgnore {
-			entries = append(entries, e)
+		if err := t.apply(&e); err != nil {
+			return fmt.Errorf("%.200q: %w", header.Name, err)
 		}
 	}
+	return ctx.Err()
 }
 
-func readData(r io.Reader, h *tar.Header, e *entry, segment *erofs.Segment, shared *budget) (err error) {
+func readData(r io.Reader, h *tar.Header, e *entry, image *erofs.Writer, shared *budget) (err error) {
 	if e.inode == nil || e.inode.Mode&erofs.TypeMask != erofs.TypeRegular {
 		return nil
 	}
@@ -185,7 +154,7 @@ func readData(r io.Reader, h *tar.Header, e *entry, segment *erofs.Segment, shar
 			return err
 		}
 	}
-	e.inode.Data, err = segment.Append(r, h.Size, e.inode.Xattrs)
+	e.inode.Data, err = image.Append(r, h.Size, e.inode.Xattrs)
 	return err
 }
 

@@ -52,11 +52,9 @@ func createSpool(path string) (*os.File, error) {
 	return o.file, nil
 }
 
-// commit makes the file durable under its name and closes it.
+// commit makes the file, whose bytes are synced already, durable under its name and
+// closes it.
 func (o *output) commit(path string) error {
-	if err := o.file.Sync(); err != nil {
-		return err
-	}
 	if o.temp == "" {
 		if err := o.link(path); err != nil {
 			return err

@@ -14,14 +14,17 @@ import (
 )
 
 const (
-	pumpBuffers = 4
-	pumpBuffer  = 256 << 10 // bytes
+	chunkSize = 256 << 10 // bytes
+	// aheadBytes is how much may lie decompressed in memory, of all layers of a conversion.
+	aheadBytes = 64 << 20
 )
 
 // pump reads ahead of its reader: one goroutine decompresses, a second hashes, the
-// caller of Read parses. Each buffer goes round the three.
+// caller of Read parses. Each chunk goes round the three.
 type pump struct {
 	free, filled, hashed chan *chunk
+	pool                 *chunkPool
+	taken, limit         int // chunks
 	stop                 chan struct{}
 	running              sync.WaitGroup
 	hash                 hash.Hash
@@ -31,40 +34,66 @@ type pump struct {
 
 // chunk is a stretch of the stream, with the error that ended it if it is the last.
 type chunk struct {
-	buffer [pumpBuffer]byte
+	buffer [chunkSize]byte
 	n      int
 	err    error
 }
 
-// startPump begins to read src. Every chunk is first shown to check, whose error ends
-// the stream. The caller must call close, which waits for the goroutines.
-func startPump(ctx context.Context, src io.Reader, check func(n int) error) *pump {
+// chunkPool keeps the chunks that one pump no longer needs for the next. Safe for
+// concurrent use.
+type chunkPool struct {
+	mu    sync.Mutex
+	spare []*chunk
+}
+
+func (p *chunkPool) get() *chunk {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.spare) == 0 {
+		return new(chunk)
+	}
+	c := p.spare[len(p.spare)-1]
+	p.spare = p.spare[:len(p.spare)-1]
+	return c
+}
+
+func (p *chunkPool) put(c *chunk) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.spare = append(p.spare, c)
+}
+
+// startPump begins to read what open gives, at most limit chunks ahead. Every chunk's
+// size is first shown to check, whose error ends the stream. The caller must call close,
+// which waits for the goroutines.
+func startPump(ctx context.Context, pool *chunkPool, limit int, open func() (io.ReadCloser, error), check func(n int) error) *pump {
 	p := &pump{
-		free:   make(chan *chunk, pumpBuffers),
-		filled: make(chan *chunk, pumpBuffers),
-		hashed: make(chan *chunk, pumpBuffers),
+		free:   make(chan *chunk, limit),
+		filled: make(chan *chunk, limit),
+		hashed: make(chan *chunk, limit),
+		pool:   pool,
+		limit:  limit,
 		stop:   make(chan struct{}),
 		hash:   sha256.New(),
 	}
-	for range pumpBuffers {
-		p.free <- new(chunk)
-	}
 	p.running.Add(2)
-	go p.fill(ctx, src, check)
+	go p.fill(ctx, open, check)
 	go p.sum()
 	return p
 }
 
-func (p *pump) fill(ctx context.Context, src io.Reader, check func(n int) error) {
+func (p *pump) fill(ctx context.Context, open func() (io.ReadCloser, error), check func(n int) error) {
 	defer p.running.Done()
 	defer close(p.filled)
-	for {
-		var c *chunk
-		select {
-		case c = <-p.free:
-		case <-p.stop:
-			return
-		}
+	src, err := open()
+	if err != nil {
+		c := p.take()
+		c.n, c.err = 0, err
+		p.filled <- c
+		return
+	}
+	defer src.Close()
+	for c := p.take(); c != nil; c = p.take() {
 		c.n, c.err = readFull(src, c.buffer[:])
 		if err := check(c.n); err != nil {
 			c.err = err
@@ -76,6 +105,25 @@ func (p *pump) fill(ctx context.Context, src io.Reader, check func(n int) error)
 		if c.err != nil {
 			return
 		}
+	}
+}
+
+// take gives a chunk to fill, or nil when the pump is being closed.
+func (p *pump) take() *chunk {
+	select {
+	case c := <-p.free:
+		return c
+	default:
+	}
+	if p.taken < p.limit {
+		p.taken++
+		return p.pool.get()
+	}
+	select {
+	case c := <-p.free:
+		return c
+	case <-p.stop:
+		return nil
 	}
 }
 
@@ -119,7 +167,17 @@ func (p *pump) Read(b []byte) (int, error) {
 // digest is that of all bytes, once Read has given io.EOF.
 func (p *pump) digest() digest.Digest { return digest.NewDigest(digest.SHA256, p.hash) }
 
+// close ends the stream wherever it is.
 func (p *pump) close() {
 	close(p.stop)
 	p.running.Wait()
+	close(p.free)
+	for _, rest := range []chan *chunk{p.free, p.hashed} {
+		for c := range rest {
+			p.pool.put(c)
+		}
+	}
+	if p.current != nil {
+		p.pool.put(p.current)
+	}
 }

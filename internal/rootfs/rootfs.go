@@ -4,12 +4,11 @@
 // Package rootfs turns the layers of an OCI image into one read-only EROFS image, and
 // makes the writable disks that machines lay over it.
 //
-// Convert works in four steps. Every layer is decompressed, its digest taken and its tar
-// read, several layers at a time; files' bytes go straight to disk, those of the largest
-// layer into the image itself, and a list of entries stays in memory (ingest.go). The
-// lists are applied, bottom first, to one tree in memory by the rules of the OCI image
-// specification (tree.go). erofs.Build brings the bytes that the tree still names into
-// the image and writes the metadata. The finished file is hashed and put in its place.
+// Convert reads the layers one after the other, bottom first, the next ones being
+// decompressed ahead (pump.go); takes their digests; puts files' bytes straight to their
+// place in the image and names into one tree in memory, by the rules of the OCI image
+// specification (ingest.go, tree.go). Bytes that the finished tree no longer names become
+// holes. erofs then writes the metadata; the file is hashed and put in its place.
 //
 // Layers are hostile input: everything read from them is checked and counted against
 // Limits. ConvertIsolated does the same in a child process without privileges and is
@@ -57,7 +56,7 @@ func Convert(ctx context.Context, layers []Layer, out string, limits Limits, pro
 	if err != nil {
 		return Result{}, fmt.Errorf("converting %d layers: %w", len(layers), err)
 	}
-	if err := c.image.commit(out); err != nil {
+	if err := c.output.commit(out); err != nil {
 		return Result{}, fmt.Errorf("storing root file system %q: %w", out, err)
 	}
 	return result, nil
@@ -65,18 +64,14 @@ func Convert(ctx context.Context, layers []Layer, out string, limits Limits, pro
 
 // conversion is one call of Convert: its open files and its bounds.
 type conversion struct {
-	blobs    []*os.File
-	sizes    []int64 // of the blobs, in bytes
-	diffIDs  []digest.Digest
-	spools   []spool
-	image    *output
-	limits   Limits
-	progress func(done, total int64)
+	blobs        []*os.File
+	sizes        []int64 // of the blobs, in bytes
+	diffIDs      []digest.Digest
+	image, tails *os.File // for erofs.NewWriter
+	output       *output  // owns image
+	limits       Limits
+	progress     func(done, total int64)
 }
-
-// spool takes the file data of one layer. blocks is nil for the layer whose blocks go
-// into the image itself.
-type spool struct{ blocks, tails *os.File }
 
 // openConversion opens every file that a conversion needs, so that run needs no path.
 func openConversion(layers []Layer, out string) (_ *conversion, err error) {
@@ -91,16 +86,12 @@ func openConversion(layers []Layer, out string) (_ *conversion, err error) {
 			return nil, &LayerError{Index: i, Err: err}
 		}
 	}
-	if c.image, err = createOutput(out); err != nil {
+	if c.output, err = createOutput(out); err != nil {
 		return nil, fmt.Errorf("creating root file system %q: %w", out, err)
 	}
-	direct := c.direct()
-	for i := range layers {
-		s, err := openSpool(out, i == direct)
-		c.spools = append(c.spools, s)
-		if err != nil {
-			return nil, fmt.Errorf("creating a temporary file beside %q: %w", out, err)
-		}
+	c.image = c.output.file
+	if c.tails, err = createSpool(out); err != nil {
+		return nil, fmt.Errorf("creating a temporary file beside %q: %w", out, err)
 	}
 	return c, nil
 }
@@ -131,43 +122,15 @@ func (c *conversion) openBlob(l Layer) error {
 	return nil
 }
 
-func openSpool(out string, direct bool) (s spool, err error) {
-	if s.tails, err = createSpool(out); err != nil || direct {
-		return s, err
-	}
-	s.blocks, err = createSpool(out)
-	return s, err
-}
-
-// direct is the layer whose data go into the image at once: the one with the largest
-// blob, so that the fewest bytes are moved later.
-func (c *conversion) direct() int {
-	best := 0
-	for i, size := range c.sizes {
-		if size > c.sizes[best] {
-			best = i
-		}
-	}
-	return best
-}
-
 // close gives up all files; an image that was not committed is gone.
 func (c *conversion) close() {
 	for _, f := range c.blobs {
 		f.Close()
 	}
-	for _, s := range c.spools {
-		s.close()
+	if c.tails != nil {
+		c.tails.Close()
 	}
-	if c.image != nil {
-		c.image.discard()
-	}
-}
-
-func (s spool) close() {
-	for _, f := range []*os.File{s.blocks, s.tails} {
-		if f != nil {
-			f.Close()
-		}
+	if c.output != nil {
+		c.output.discard()
 	}
 }

@@ -4,7 +4,6 @@
 package rootfs
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/micropod/micropod/internal/erofs"
@@ -48,21 +47,11 @@ func missingDir() *erofs.Inode { return &erofs.Inode{Mode: erofs.TypeDir | 0o755
 
 func (n *node) isDir() bool { return n.children != nil }
 
-func (t *tree) applyLayer(ctx context.Context, layer int, entries []entry) error {
-	t.layer = layer
-	for i := range entries {
-		if i%1024 == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err := t.apply(&entries[i]); err != nil {
-			return fmt.Errorf("%.200q: %w", entries[i].path, err)
-		}
-	}
-	return nil
-}
-
+// apply does what an entry of the layer t.layer asks for.
 func (t *tree) apply(e *entry) error {
 	switch e.action {
+	case actIgnore:
+		return nil
 	case actHide:
 		t.hide(e.path)
 		return nil

@@ -19,50 +19,47 @@ const (
 	maxChunk  = 1 << 20
 	maxChunks = 1 << 16 // until maxChunk is reached, chunks grow to keep a file's table below this
 
-	blocksBuffer = 1 << 20
-	tailsBuffer  = 64 << 10
+	imageBuffer = 1 << 20
+	tailsBuffer = 64 << 10
 )
 
-// Data is where a file's bytes were put by Segment.Append. The zero value is an empty
+// Data is where a file's bytes were put by Writer.Append. The zero value is an empty
 // file's.
 type Data struct {
 	Size int64
 
-	segment  *Segment
-	start    uint32 // in blocks from the segment's first
-	blocks   uint32 // that the segment holds of it
-	tail     int64  // offset in the segment's tails
+	start    uint32 // first block in the image
+	blocks   uint32 // that the image holds of it
+	tail     int64  // offset in the tails
 	tailSize int
 	chunk    int64  // bytes; 0 for a file without holes
-	present  bitmap // of a file with holes: the chunks that the segment holds
+	present  bitmap // of a file with holes: the chunks that the image holds
 }
 
-// Segment takes the bytes of files, one after the other, before the tree they belong
-// to is known. Its owner keeps and closes the two files.
-type Segment struct {
-	blocks, tails appender
-	first         uint32 // block of the file blocks at which the segment begins
-	next          uint32 // blocks appended
-	spare         []byte // where chunks are read
+// Writer takes the bytes of files, one after the other, before the tree they belong to
+// is known. Its owner keeps and closes the two files.
+type Writer struct {
+	image, tails appender
+	next         uint32 // first block not yet taken
+	spare        []byte // where chunks are read
 }
 
-// NewSegment begins a segment: whole blocks go to the file blocks from block number
-// first on, the ends of small files to the file tails from its start. In the image's
-// own file first is 1, block 0 being the superblock's.
-func NewSegment(blocks, tails *os.File, first uint32) *Segment {
-	return &Segment{
-		blocks: appender{file: blocks, offset: int64(first) * BlockSize, limit: blocksBuffer},
-		tails:  appender{file: tails, limit: tailsBuffer},
-		first:  first,
-		spare:  make([]byte, maxChunk),
+// NewWriter begins an image in an empty file. The ends of small files, which are written
+// at last beside their inodes, go to the file tails meanwhile; it is of no use later.
+func NewWriter(image, tails *os.File) *Writer {
+	return &Writer{
+		image: appender{file: image, offset: BlockSize, limit: imageBuffer},
+		tails: appender{file: tails, limit: tailsBuffer},
+		next:  1, // block 0 is the superblock's
+		spare: make([]byte, maxChunk),
 	}
 }
 
 // Append takes the size bytes of one file from r, which may not end before. The file
 // will have the given attributes; they tell how much fits beside its inode.
-func (s *Segment) Append(r io.Reader, size int64, xattrs []Xattr) (Data, error) {
-	d := Data{Size: size, segment: s, start: s.next, tailSize: inlineTail(size, xattrs)}
-	if size < 0 || size/BlockSize > int64(nullBlock-s.first-s.next-2) {
+func (w *Writer) Append(r io.Reader, size int64, xattrs []Xattr) (Data, error) {
+	d := Data{Size: size, start: w.next, tailSize: inlineTail(size, xattrs)}
+	if size < 0 || size/BlockSize > int64(nullBlock-w.next-2) {
 		return Data{}, fmt.Errorf("a file of %d bytes does not fit the image", size)
 	}
 	chunk := chunkSize(size)
@@ -70,7 +67,7 @@ func (s *Segment) Append(r io.Reader, size int64, xattrs []Xattr) (Data, error) 
 	holes := false
 	for rest, i := size-int64(d.tailSize), int64(0); rest > 0; i++ {
 		n := min(rest, chunk)
-		isHole, err := s.appendChunk(r, n, n == chunk || i > 0)
+		isHole, err := w.appendChunk(r, n, n == chunk || i > 0)
 		if err != nil {
 			return Data{}, err
 		}
@@ -80,17 +77,17 @@ func (s *Segment) Append(r io.Reader, size int64, xattrs []Xattr) (Data, error) 
 		}
 		rest -= n
 	}
-	d.blocks = s.next - d.start
+	d.blocks = w.next - d.start
 	if holes {
 		d.chunk, d.present = chunk, present
 	}
-	return d, s.appendTail(r, &d)
+	return d, w.appendTail(r, &d)
 }
 
 // appendChunk moves n bytes, unless they may be a hole and are all zero.
-func (s *Segment) appendChunk(r io.Reader, n int64, mayBeHole bool) (isHole bool, err error) {
+func (w *Writer) appendChunk(r io.Reader, n int64, mayBeHole bool) (isHole bool, err error) {
 	padded := alignUp(n, BlockSize)
-	b := s.spare[:padded]
+	b := w.spare[:padded]
 	clear(b[n:])
 	if _, err := io.ReadFull(r, b[:n]); err != nil {
 		return false, noEOF(err)
@@ -98,35 +95,28 @@ func (s *Segment) appendChunk(r io.Reader, n int64, mayBeHole bool) (isHole bool
 	if mayBeHole && isZero(b) {
 		return true, nil
 	}
-	s.next += uint32(padded / BlockSize)
-	return false, s.blocks.append(b)
+	w.next += uint32(padded / BlockSize)
+	return false, w.image.append(b)
 }
 
-func (s *Segment) appendTail(r io.Reader, d *Data) error {
+func (w *Writer) appendTail(r io.Reader, d *Data) error {
 	if d.tailSize == 0 {
 		return nil
 	}
-	b := s.spare[:d.tailSize]
+	b := w.spare[:d.tailSize]
 	if _, err := io.ReadFull(r, b); err != nil {
 		return noEOF(err)
 	}
-	d.tail = s.tails.end()
-	return s.tails.append(b)
+	d.tail = w.tails.end()
+	return w.tails.append(b)
 }
 
-// Flush writes what is still held in memory. Append may go on after it.
-func (s *Segment) Flush() error {
-	if err := s.blocks.flush(); err != nil {
+// flush writes what is still held in memory.
+func (w *Writer) flush() error {
+	if err := w.image.flush(); err != nil {
 		return err
 	}
-	return s.tails.flush()
-}
-
-// Release frees the buffers once nothing is appended any more; it flushes first.
-func (s *Segment) Release() error {
-	err := s.Flush()
-	s.blocks.buffer, s.tails.buffer, s.spare = nil, nil, nil
-	return err
+	return w.tails.flush()
 }
 
 // inlineTail is how many bytes of a file's end lie beside its inode.
