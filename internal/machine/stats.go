@@ -1,0 +1,29 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package machine
+
+import (
+	"context"
+
+	"github.com/micropod/micropod/internal/vmm"
+)
+
+// Stats tells what a machine's VMM uses on the host. A *StateError when it has none.
+func (s *Service) Stats(ctx context.Context, ref string) (vmm.Stats, error) {
+	m, err := s.find(ref)
+	if err != nil {
+		return vmm.Stats{}, err
+	}
+	m.mu.Lock()
+	rec, r := m.rec, m.run
+	var vm vmm.Machine
+	if r != nil {
+		vm = r.vm
+	}
+	m.mu.Unlock()
+	if vm == nil {
+		return vmm.Stats{}, &StateError{ID: m.id, Action: "measure", State: rec.State, Reason: rec.Reason}
+	}
+	return vm.Stats(ctx)
+}
