@@ -9,7 +9,7 @@
 // with a handshake around a fresh nonce of the host's, and both sides throw away
 // whatever comes before it:
 //
-//	host  -> guest   "mpod-hello\n" nonce[16]      repeated until echoed, the host may be earlier than the agent
+//	host  -> guest   "mpod-hello\n" nonce[16]      repeated until echoed
 //	guest -> host    "mpod-echo!\n" nonce[16]
 //	host  -> guest   "mpod-start\n" nonce[16]
 //

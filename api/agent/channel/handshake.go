@@ -20,11 +20,13 @@ const (
 	nonceSize = 16
 	greetSize = magicSize + nonceSize
 
-	// helloEvery is how often the host repeats its hello: the agent may be
-	// booting, and what it had of the first hellos may be lost to an earlier session.
+	// The host repeats its hello after helloFirst, then after twice the time and so
+	// on up to helloEvery: the agent may be booting, and the first hellos may be lost
+	// to an earlier session whose end the agent has not noticed yet.
+	helloFirst = 2 * time.Millisecond
 	helloEvery = 100 * time.Millisecond
 	// padEvery hellos without an answer are followed by padding, at most maxPads times.
-	padEvery = 10
+	padEvery = 15 // about a second
 	maxPads  = 16
 
 	// maxStale bounds the bytes of an earlier session that are thrown away: a
@@ -79,8 +81,9 @@ func greet(ctx context.Context, conn net.Conn) (rest []byte, err error) {
 
 // repeatHello sends hellos until answered is closed.
 func repeatHello(w io.Writer, n nonce, answered <-chan struct{}) error {
-	tick := time.NewTicker(helloEvery)
-	defer tick.Stop()
+	pause := helloFirst
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
 	hello := greeting(magicHello, n)
 	for i := 1; ; i++ {
 		if _, err := w.Write(hello); err != nil {
@@ -89,7 +92,9 @@ func repeatHello(w io.Writer, n nonce, answered <-chan struct{}) error {
 		select {
 		case <-answered:
 			return nil
-		case <-tick.C:
+		case <-timer.C:
+			pause = min(2*pause, helloEvery)
+			timer.Reset(pause)
 		}
 		if i%padEvery == 0 && i/padEvery <= maxPads {
 			if _, err := w.Write(padding()); err != nil {

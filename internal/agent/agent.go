@@ -1,0 +1,55 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent is the guest's side: PID 1 of every machine. cmd/micropod-agent is its only importer.
+//
+//	Main     /init of the initramfs: console, modules, a root of its own   (boot.go)
+//	         again, in that root: mounts, cgroups, loopback, the runtime   (setup.go)
+//	Server   one session with the host after the other, for ever           (server.go)
+//	  service    the calls of api/agent/v1                                 (service.go and a file per family)
+//	  streams    stdin, stdout, stderr by offset                           (input.go, output.go, ring.go)
+//
+// Processes and their output outlive sessions: a host that comes back goes on where it stopped.
+//
+// The agent's memory is copied with every snapshot, so all machines restored
+// from one begin with the same generators: what has to be unlike takes getrandom
+// (crypto/rand) alone.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Main is the whole life of PID 1. It never returns: the kernel panics when PID 1 ends,
+// and the panic ends the machine, with the reason on its console.
+func Main() {
+	err := run()
+	fmt.Fprintf(os.Stderr, "micropod-agent: %v\n", err)
+	_ = unix.IoctlSetInt(int(os.Stderr.Fd()), unix.TCSBRK, 1) // waits until the console has it
+	os.Exit(1)
+}
+
+func run() error {
+	if os.Getpid() != 1 {
+		return fmt.Errorf("runs as PID 1 of a micropod machine only")
+	}
+	if os.Args[0] != stageArg {
+		return leaveInitramfs()
+	}
+	if err := setUp(); err != nil {
+		return err
+	}
+	runtime, err := newRuntime()
+	if err != nil {
+		return err
+	}
+	pipe, err := openPipe()
+	if err != nil {
+		return err
+	}
+	return NewServer(Config{Containers: runtime, Machine: kernel{}, CgroupRoot: containersCgroup}).Serve(context.Background(), pipe)
+}

@@ -1,0 +1,24 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+
+	"github.com/micropod/micropod/internal/agent/reap"
+	"github.com/micropod/micropod/internal/agent/runtime"
+)
+
+// newRuntime prepares the container runtime of this machine. PID 1 inherits every orphan, so it reaps all.
+func newRuntime() (*runtime.Runtime, error) {
+	r, err := runtime.New(runtime.Config{
+		StateDir:   stateDir,
+		CgroupRoot: containersCgroup,
+		Reaper:     reap.New(reap.Config{Orphans: true}),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("preparing the container runtime: %w", err)
+	}
+	return r, nil
+}

@@ -1,0 +1,103 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	cgroupRoot       = "/sys/fs/cgroup"
+	agentCgroup      = cgroupRoot + "/agent"
+	containersCgroup = cgroupRoot + "/micropod"
+	stateDir         = "/run/micropod"
+
+	// openFiles is the kernel's own ceiling (fs.nr_open): containers' limits stay below the agent's.
+	openFiles = 1 << 20
+)
+
+// setUp makes the machine ready for containers.
+func setUp() error {
+	const quiet = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	for _, m := range []struct {
+		fstype, target, options string
+		flags                   uintptr
+	}{
+		{"proc", "/proc", "", quiet},
+		{"sysfs", "/sys", "", quiet},
+		{"devpts", "/dev/pts", "gid=5,mode=620,ptmxmode=666", unix.MS_NOSUID | unix.MS_NOEXEC},
+		{"tmpfs", "/run", "mode=755", quiet},
+		{"tmpfs", "/tmp", "mode=1777", quiet},
+		{"cgroup2", cgroupRoot, "nsdelegate", quiet},
+	} {
+		if err := mount(m.fstype, m.target, m.fstype, m.flags, m.options); err != nil {
+			return err
+		}
+	}
+	if err := setUpCgroups(); err != nil {
+		return err
+	}
+	if err := loopbackUp(); err != nil {
+		return fmt.Errorf("bringing up loopback: %w", err)
+	}
+	limit := unix.Rlimit{Cur: openFiles, Max: openFiles}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("raising the limit of open files: %w", err)
+	}
+	return nil
+}
+
+// setUpCgroups moves the agent out of the root, which then may hand its controllers on to containers.
+func setUpCgroups() error {
+	for _, dir := range []string{agentCgroup, containersCgroup} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return fmt.Errorf("making cgroups: %w", err)
+		}
+	}
+	if err := writeFile(agentCgroup+"/cgroup.procs", "1"); err != nil {
+		return fmt.Errorf("moving the agent to its cgroup: %w", err)
+	}
+	available, err := os.ReadFile(cgroupRoot + "/cgroup.controllers")
+	if err != nil {
+		return fmt.Errorf("reading the cgroup controllers: %w", err)
+	}
+	all := "+" + strings.Join(strings.Fields(string(available)), " +")
+	for _, dir := range []string{cgroupRoot, containersCgroup} {
+		if err := writeFile(dir+"/cgroup.subtree_control", all); err != nil {
+			return fmt.Errorf("switching on the cgroup controllers %s: %w", all, err)
+		}
+	}
+	return nil
+}
+
+// loopbackUp sets lo's flag; the kernel adds its addresses.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
+}
+
+func writeFile(path, content string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteString(content); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
