@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -198,6 +199,31 @@ func TestUnreadableRecordsAreKept(t *testing.T) {
 	w.open()
 }
 
+func TestStrayIsKnownByUIDAndID(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("running a process under another uid needs root")
+	}
+	w := newWorld(t, func(c *Config) { c.UIDFirst, c.UIDCount = 1<<30+100, 8 })
+	w.shut()
+	dir := w.runDir("stray-by-id")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stray, bystander := startSleep(t, "stray-by-id", 1<<30+107), startSleep(t, "stray-by-id", 1<<30+108)
+	w.open()
+	select {
+	case <-stray:
+	case <-time.After(10 * time.Second):
+		t.Error("the stray VMM lives")
+	}
+	select {
+	case <-bystander:
+		t.Error("a process of another uid was ended")
+	default:
+	}
+}
+
 // TestStraysAreEnded uses real processes with a machine's folder in their arguments.
 func TestStraysAreEnded(t *testing.T) {
 	t.Parallel()
@@ -205,7 +231,7 @@ func TestStraysAreEnded(t *testing.T) {
 	i := w.create(Spec{ID: "stray"})
 	w.shut()
 	w.rewrite(i.ID, func(r *record) { r.State = Starting })
-	stray, bystander := startSleep(t, w.runDir("stray")+"/qmp.sock"), startSleep(t, w.runDir("stray-not"))
+	stray, bystander := startSleep(t, w.runDir("stray")+"/qmp.sock", os.Geteuid()), startSleep(t, w.runDir("stray-not"), os.Geteuid())
 	w.open()
 	w.want(w.get("stray"), Stopped, "while it was starting")
 	select {
@@ -221,9 +247,13 @@ func TestStraysAreEnded(t *testing.T) {
 }
 
 // startSleep runs a process that only sleeps; the channel is closed at its end.
-func startSleep(t *testing.T, arg string) <-chan struct{} {
+func startSleep(t *testing.T, arg string, uid int) <-chan struct{} {
 	t.Helper()
 	c := exec.Command("sh", "-c", "read x", arg)
+	c.Dir = "/"
+	if uid != os.Geteuid() {
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	}
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

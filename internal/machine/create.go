@@ -61,7 +61,7 @@ func (m *machine) make(ctx context.Context, u *undo.Stack) (step string, err err
 	}
 	m.publish(Creating.String(), "")
 	u.Add("removing the machine's folders", func(context.Context) error { return m.removeFolders() })
-	if err := os.MkdirAll(m.s.diskDir(m.id), 0o711); err != nil { // the VMM's uid passes through
+	if err := os.MkdirAll(m.s.diskDir(m.id), 0o700); err != nil {
 		return "making the machine's folder", err
 	}
 	if err := m.s.MakeDisk(ctx, m.diskPath(), m.record().Spec.ScratchBytes); err != nil {

@@ -19,6 +19,9 @@ var ErrEnded = errors.New("the machine ended")
 // ErrInterrupted is the cause when Stop or Delete cut an operation short.
 var ErrInterrupted = errors.New("interrupted by a stop or delete")
 
+// ErrNoAgent says that the binary which runs in guests is not where it should be.
+var ErrNoAgent = errors.New("the guest agent is not installed")
+
 // NotFoundError: no machine has this id, prefix or name.
 type NotFoundError struct{ Ref string }
 

@@ -46,19 +46,6 @@ import (
 	"github.com/micropod/micropod/internal/vmm"
 )
 
-// Boot is what a machine boots from: paths of an uncompressed kernel and an initramfs.
-type Boot struct {
-	Kernel, Initrd string
-}
-
-// BootSource finds or makes what machines boot from. It is called for each start and
-// may be called concurrently.
-type BootSource interface {
-	// Boot takes the path of a kernel, empty for the daemon's own, and whether
-	// the guest will run virtual machines.
-	Boot(ctx context.Context, kernel string, nested bool) (Boot, error)
-}
-
 // Config is what a Service is made from.
 type Config struct {
 	Engines []vmm.Engine // required; the first is the one that "auto" means

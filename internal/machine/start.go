@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/micropod/micropod/internal/undo"
@@ -100,22 +99,11 @@ func (b *boot) find(ctx context.Context) (err error) {
 	return err
 }
 
-// prepare makes the folder for sockets anew (a reboot empties RunDir) and gives it and the disk to the VMM's uid.
+// prepare makes the folder for sockets and console anew: a reboot empties RunDir, an
+// earlier run left its own.
 func (b *boot) prepare(context.Context) error {
-	dir, uid := b.s.runDir(b.id), b.record().UID
-	if err := os.RemoveAll(dir); err != nil { // of an earlier run
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o711); err != nil { // VMMs pass through to their own
-		return err
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
-	if uid == 0 {
-		return nil
-	}
-	return errors.Join(os.Chown(dir, uid, uid), os.Chown(b.diskPath(), uid, uid))
+	dir := b.s.runDir(b.id)
+	return errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700))
 }
 
 // launch starts the VMM and its supervisor. The VMM is recorded before anything
@@ -146,7 +134,7 @@ func (b *boot) config() vmm.Config {
 		Memory:      b.spec.Memory,
 		Kernel:      b.files.Kernel,
 		Initrd:      b.files.Initrd,
-		Args:        b.spec.Args,
+		Args:        b.files.commandLine(b.spec),
 		Drives:      drives,
 		UID:         uid,
 		GID:         uid,

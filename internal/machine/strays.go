@@ -17,8 +17,9 @@ import (
 // strayWait bounds the wait for a killed process (milliseconds).
 const strayWait = 5000
 
-// endStrays kills the VMMs that work in folder dir: processes under a uid of ours with
-// dir in their command line. It is for those that no vmm.Record tells of.
+// endStrays kills the VMMs of the machine whose folder is dir: processes under a uid
+// of ours that have dir or the machine's id (its last component) among their
+// arguments. It is for those that no vmm.Record tells of.
 func (s *Service) endStrays(dir string) error {
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -43,7 +44,7 @@ func (s *Service) endStray(pid int, dir string) error {
 		return nil
 	}
 	defer unix.Close(fd)
-	if !s.ours(pid) || !worksIn(pid, dir) {
+	if !s.ours(pid) || !s.isFor(pid, dir) {
 		return nil
 	}
 	s.Log.Warn("ending a VMM that nobody knows", "pid", pid, "folder", dir)
@@ -95,22 +96,26 @@ func effectiveUID(pid int) (int, error) {
 	return 0, fmt.Errorf("no Uid in the status of process %d", pid)
 }
 
-// worksIn says whether dir, as a whole path component, is in the process's arguments.
-func worksIn(pid int, dir string) bool {
+// isFor looks through the process's arguments. The id alone proves something only
+// under a uid that nobody but machines has.
+func (s *Service) isFor(pid int, dir string) bool {
 	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
 		return false
 	}
-	for rest := args; ; {
-		i := bytes.Index(rest, []byte(dir))
-		if i < 0 {
-			return false
-		}
-		rest = rest[i+len(dir):]
-		if len(rest) == 0 || bytes.IndexByte([]byte("/,\x00"), rest[0]) >= 0 {
+	id := []byte(filepath.Base(dir))
+	for arg := range bytes.SplitSeq(args, []byte{0}) {
+		if s.UIDCount != 0 && bytes.Equal(arg, id) || mentions(arg, dir) {
 			return true
 		}
 	}
+	return false
+}
+
+// mentions says whether arg holds dir itself or a path below it.
+func mentions(arg []byte, dir string) bool {
+	_, after, found := bytes.Cut(arg, []byte(dir))
+	return found && (len(after) == 0 || after[0] == '/' || after[0] == ',')
 }
 
 func trim(b []byte) string { return string(bytes.TrimSpace(b)) }
