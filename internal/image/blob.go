@@ -158,6 +158,7 @@ func (in *ingest) discard() {
 	if in.done {
 		return
 	}
+	in.done = true
 	in.f.Close()
 	os.Remove(in.f.Name())
 }

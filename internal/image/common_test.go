@@ -6,43 +6,26 @@ package image_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/image/imagetest"
+	"github.com/micropod/micropod/internal/rootfs"
 )
 
-// convert checks diff IDs and writes the layers one after the other.
+// convert is the converter that the daemon uses, without its child process.
 func convert(ctx context.Context, layers []image.Layer, out string, progress func(done, total int64)) (image.RootFS, error) {
-	var all []byte
-	for _, l := range layers {
-		b, err := os.ReadFile(l.Path)
-		if err != nil {
-			return image.RootFS{}, err
-		}
-		for _, tool := range []string{"gzip", "zstd"} {
-			cmd := exec.CommandContext(ctx, tool, "-dc")
-			cmd.Stdin = bytes.NewReader(b)
-			if plain, err := cmd.Output(); err == nil {
-				b = plain
-				break
-			}
-		}
-		if got := digest.FromBytes(b); got != l.DiffID {
-			return image.RootFS{}, fmt.Errorf("layer has diff ID %s, not %s", got, l.DiffID)
-		}
-		all = append(all, b...)
+	list := make([]rootfs.Layer, len(layers))
+	for i, l := range layers {
+		list[i] = rootfs.Layer(l)
 	}
-	progress(1, 1)
-	return image.RootFS{Digest: digest.FromBytes(all), Size: int64(len(all)), Entries: 1}, os.WriteFile(out, all, 0o600)
+	r, err := rootfs.Convert(ctx, list, out, rootfs.Limits{}, progress)
+	return image.RootFS(r), err
 }
 
 // open opens a store in a folder of the test's own, or in cfg.Root.

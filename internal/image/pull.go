@@ -134,10 +134,8 @@ func (r *registrySource) config(ctx context.Context, d ocispec.Descriptor) ([]by
 		return b, nil
 	}
 	var m memory
-	if err := r.repo.Blob(ctx, d, &m, nil); err != nil {
-		return nil, err
-	}
-	return m.b, verify(m.b, d)
+	err := r.fetch(ctx, d, &m, nil, func() error { return verify(m.b, d) })
+	return m.b, err
 }
 
 // memory is a registry.Sink for small blobs; registry bounds it by their size.
@@ -153,34 +151,39 @@ func (r *registrySource) blob(ctx context.Context, d ocispec.Descriptor, post fu
 		if r.s.hasBlob(d) {
 			return struct{}{}, nil
 		}
-		return struct{}{}, r.fetch(ctx, d, post)
+		return struct{}{}, r.store(ctx, d, post)
 	})
 	return err
 }
 
-// fetch goes on with what is here of the blob. If the whole then turns out
-// wrong it is fetched once more from the start, since a part from before a
-// crash or a bad line may be to blame.
-func (r *registrySource) fetch(ctx context.Context, d ocispec.Descriptor, post func(Event)) error {
+// store fetches a layer, going on with what is here of it.
+func (r *registrySource) store(ctx context.Context, d ocispec.Descriptor, post func(Event)) error {
 	in, err := r.s.resumeIngest(d)
 	if err != nil {
 		return err
 	}
 	defer in.keep()
+	err = r.fetch(ctx, d, in, reporter(d, post), func() error { return in.commit(d) })
+	if errors.Is(err, ErrCorrupt) {
+		in.discard()
+	}
+	return err
+}
+
+// fetch fills sink and lets check judge the whole. What turns out wrong is
+// fetched once more from the start: a bad line may be to blame, or a part that
+// a crash spoiled.
+func (r *registrySource) fetch(ctx context.Context, d ocispec.Descriptor, sink registry.Sink, report registry.Report, check func() error) error {
 	for again := true; ; again = false {
-		err := r.repo.Blob(ctx, d, in, reporter(d, post))
+		err := r.repo.Blob(ctx, d, sink, report)
 		if err == nil {
-			err = in.commit(d)
+			err = check()
 		}
-		if err == nil || ctx.Err() != nil || !errors.Is(err, ErrCorrupt) {
+		if !again || ctx.Err() != nil || !errors.Is(err, ErrCorrupt) {
 			return err
 		}
-		if !again {
-			in.discard()
+		if err := sink.Reset(); err != nil {
 			return err
-		}
-		if rerr := in.Reset(); rerr != nil {
-			return rerr
 		}
 	}
 }

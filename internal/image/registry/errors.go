@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/opencontainers/go-digest"
 )
 
 // What callers tell apart; every error of this package that is one of these
@@ -88,6 +89,17 @@ func retryAfter(v string) time.Duration {
 	}
 	return min(max(d, 0), maxRetryAfter)
 }
+
+// mismatchError is a manifest that is not what its digest names; unlike other
+// corruption it may be the line's fault.
+type mismatchError struct{ want, got digest.Digest }
+
+func (e *mismatchError) Error() string {
+	return fmt.Sprintf("%v: the manifest sent for %s has digest %s", ErrCorrupt, e.want, e.got)
+}
+
+// Is matches ErrCorrupt.
+func (e *mismatchError) Is(target error) bool { return target == ErrCorrupt }
 
 func corrupt(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))

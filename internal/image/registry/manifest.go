@@ -80,7 +80,7 @@ func (e *endpoint) manifest(ctx context.Context, id string) (Manifest, error) {
 	}
 	m := Manifest{Bytes: b, Digest: algorithm.FromBytes(b)}
 	if d := digest.Digest(id); d.Validate() == nil && d != m.Digest {
-		return Manifest{}, corrupt("the manifest sent for %s has digest %s", d, m.Digest)
+		return Manifest{}, &mismatchError{want: d, got: m.Digest}
 	}
 	m.MediaType, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	return m, nil

@@ -29,8 +29,11 @@ func worthRetrying(err error) bool {
 		invalid x509.CertificateInvalidError
 		dns     *net.DNSError
 		local   *sinkError
+		differs *mismatchError
 	)
 	switch {
+	case errors.As(err, &differs):
+		return true
 	case errors.Is(err, context.Canceled), errors.Is(err, ErrInsecure), errors.Is(err, ErrCorrupt), errors.As(err, &local):
 		return false
 	case errors.As(err, &unknown), errors.As(err, &name), errors.As(err, &invalid):
@@ -73,8 +76,12 @@ func (c *Client) retry(ctx context.Context, what string, noted func(error), try 
 }
 
 // attempts is lower where nobody listens: a wrong port should not cost the
-// user half a minute, a registry being restarted gets its second.
+// user half a minute, a registry being restarted gets its second. What is
+// corrupt twice stays so.
 func (c *Client) attempts(err error) int {
+	if errors.Is(err, ErrCorrupt) {
+		return 2
+	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return min(3, c.cfg.Attempts)
 	}
