@@ -6,6 +6,7 @@ package rootfs
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
 )
 
 // Limits bounds what a conversion may take, over all layers. A zero field means the
@@ -15,6 +16,10 @@ type Limits struct {
 	Ratio   int64 // uncompressed bytes for one compressed, of a layer larger than 1 GiB; 400
 	Entries int   // in all tars; 1,000,000
 	Names   int64 // bytes of names, link targets and extended attributes in all tars; 256 MiB
+
+	// Of the child of ConvertIsolated only.
+	Memory int64         // bytes; 1 GiB, of which images as people make them take less than 200 MB
+	Time   time.Duration // of processors; 20 minutes
 }
 
 const ratioFrom = 1 << 30 // bytes of a layer from which Limits.Ratio counts
@@ -31,6 +36,12 @@ func (l Limits) orDefault() Limits {
 	}
 	if l.Names == 0 {
 		l.Names = 256 << 20
+	}
+	if l.Memory == 0 {
+		l.Memory = 1 << 30
+	}
+	if l.Time == 0 {
+		l.Time = 20 * time.Minute
 	}
 	return l
 }
