@@ -53,10 +53,11 @@ The daemon, micropodd, is started when it does not run yet.`,
   micropod run -d --name web nginx
   micropod ps
   micropod logs -f web`,
-		Version:       version.Version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          unknownCommand,
+		Version:                    version.Version,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		Args:                       unknownCommand,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return c.Help()
 		},
@@ -116,7 +117,7 @@ func unknownVerb(c *cobra.Command, word string) error {
 // group is a command that only holds others, such as "micropod image".
 func group(use, short, example string, verbs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
-		Use: use, Short: short, Example: example,
+		Use: use, Short: short, Example: example, SuggestionsMinimumDistance: 2,
 		Args: unknownCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
