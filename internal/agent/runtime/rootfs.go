@@ -1,0 +1,87 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package runtime
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountRoot mounts the root file system at stemRoot and opens it.
+func mountRoot(p *rootPlan, fds []int) (root, error) {
+	mount := -1
+	if p.Folder >= 0 {
+		mount = fds[p.Folder]
+	} else {
+		var err error
+		if mount, err = overlay(p); err != nil {
+			return root{-1}, err
+		}
+	}
+	defer unix.Close(mount)
+	if err := unix.MoveMount(mount, "", unix.AT_FDCWD, stemRoot, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return root{-1}, fmt.Errorf("attaching the root file system: %w", err)
+	}
+	return openRoot(stemRoot)
+}
+
+// overlay makes a detached overlay of the image, read-only, and the scratch disk above
+// it; without a disk, changes are kept in memory.
+func overlay(p *rootPlan) (int, error) {
+	if err := mountDevice("erofs", p.Image, []string{"ro"}, stemImage); err != nil {
+		return -1, fmt.Errorf("mounting the image: %w", err)
+	}
+	if p.Scratch != 0 {
+		// noinit_itable: zeroing inode tables in the background would write to the disk for minutes.
+		if err := mountDevice("ext4", p.Scratch, []string{"noinit_itable"}, stemScratch); err != nil {
+			return -1, fmt.Errorf("mounting the scratch disk: %w", err)
+		}
+	}
+	upper, work := stemScratch+"/upper", stemScratch+"/work"
+	if err := makeUpper(upper, work); err != nil {
+		return -1, fmt.Errorf("preparing the scratch disk: %w", err)
+	}
+	mount, err := newMount("overlay", "overlay", []string{"lowerdir=" + stemImage, "upperdir=" + upper, "workdir=" + work}, 0)
+	if err != nil {
+		return -1, fmt.Errorf("mounting the overlay: %w", err)
+	}
+	return mount, nil
+}
+
+// mountDevice mounts a block device, by a node of our own: the stem sees no other /dev.
+func mountDevice(fstype string, device uint64, data []string, folder string) error {
+	node := folder + ".device"
+	if err := unix.Mknod(node, unix.S_IFBLK|0o600, int(device)); err != nil {
+		return err
+	}
+	fd, err := mountAt(fstype, node, data, folder)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+// makeUpper makes the overlay's two folders unless an earlier start did. The merged
+// root has the upper folder's owner and permissions, so they are copied from the image's.
+func makeUpper(upper, work string) error {
+	if err := unix.Mkdir(work, 0o700); err != nil && err != unix.EEXIST {
+		return err
+	}
+	err := unix.Mkdir(upper, 0o755)
+	if err == unix.EEXIST {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(stemImage, &st); err != nil {
+		return err
+	}
+	if err := unix.Chown(upper, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return unix.Chmod(upper, st.Mode&0o7777)
+}

@@ -1,0 +1,99 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// stemShape is what of a stem cannot be changed later. The zero value is the usual one.
+type stemShape struct {
+	hostPID bool   // stay in the machine's pid namespace
+	pidPath string // be born into this one
+}
+
+func (s stemShape) flags() uintptr {
+	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS)
+	if !s.hostPID && s.pidPath == "" {
+		flags |= unix.CLONE_NEWPID
+	}
+	return flags
+}
+
+// newStem starts a stem, in a cgroup of its own, and waits until it is ready.
+func (r *Runtime) newStem(shape stemShape) (*child, error) {
+	group, err := r.groups.create()
+	if err != nil {
+		return nil, err
+	}
+	stem, err := r.spawnStem(shape, group)
+	if err != nil {
+		return nil, errors.Join(err, group.remove())
+	}
+	if err := stem.follow(r.ctx, tagPrepared, &events{}); err != nil {
+		err = stem.gone(err)
+		stem.abandon()
+		return nil, err
+	}
+	return stem, nil
+}
+
+func (r *Runtime) spawnStem(shape stemShape, group *cgroup) (*child, error) {
+	var pidNS *os.File
+	if shape.pidPath != "" {
+		var err error
+		if pidNS, err = os.Open(shape.pidPath); err != nil {
+			return nil, fmt.Errorf("opening the pid namespace to join: %w", err)
+		}
+		defer pidNS.Close()
+	}
+	return r.spawn([]string{stemName, r.config.StateDir}, shape.flags(), group, pidNS)
+}
+
+// takeStem hands out a stem of the shape: the one kept ready, if it is alive and of that shape.
+func (r *Runtime) takeStem(ctx context.Context, shape stemShape) (*child, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if shape != (stemShape{}) {
+		return r.newStem(shape)
+	}
+	select {
+	case stem, ok := <-r.ready:
+		if !ok {
+			return nil, errors.New("the container runtime is closed")
+		}
+		select {
+		case <-stem.Done(): // killed, perhaps for lack of memory
+			stem.abandon()
+		default:
+			return stem, nil
+		}
+	default:
+	}
+	return r.newStem(shape)
+}
+
+// replenish prepares the next stem in the background. A failure is not lost: the next Start tries again.
+func (r *Runtime) replenish() {
+	r.spares.Go(func() {
+		if r.ctx.Err() != nil || len(r.ready) > 0 {
+			return
+		}
+		stem, err := r.newStem(stemShape{})
+		if err != nil {
+			return
+		}
+		select {
+		case r.ready <- stem:
+		default:
+			stem.abandon()
+		}
+	})
+}
