@@ -20,6 +20,7 @@ package rootfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -97,13 +98,8 @@ func openConversion(layers []Layer, out string) (_ *conversion, err error) {
 }
 
 func (c *conversion) openBlob(l Layer) error {
-	if l.DiffID != "" {
-		if err := l.DiffID.Validate(); err != nil {
-			return fmt.Errorf("diff id %q: %w", l.DiffID, err)
-		}
-		if l.DiffID.Algorithm() != digest.SHA256 {
-			return fmt.Errorf("%w: diff id %q is not sha256", ErrUnsupported, l.DiffID)
-		}
+	if err := checkDiffID(l.DiffID); err != nil {
+		return err
 	}
 	f, err := os.Open(l.Path)
 	if err != nil {
@@ -119,6 +115,20 @@ func (c *conversion) openBlob(l Layer) error {
 	}
 	c.sizes = append(c.sizes, info.Size())
 	c.diffIDs = append(c.diffIDs, l.DiffID)
+	return nil
+}
+
+func checkDiffID(d digest.Digest) error {
+	if d == "" {
+		return nil
+	}
+	err := d.Validate()
+	if errors.Is(err, digest.ErrDigestUnsupported) || err == nil && d.Algorithm() != digest.SHA256 {
+		return fmt.Errorf("%w: diff id %.100q is not sha256", ErrUnsupported, string(d))
+	}
+	if err != nil {
+		return fmt.Errorf("diff id %.100q: %w", string(d), err)
+	}
 	return nil
 }
 
