@@ -338,9 +338,11 @@ func inProduct(s source) bool { return !s.isTest() }
 
 func inAgent(s source) bool { return strings.HasPrefix(s.path, "internal/agent/") && !s.isTest() }
 
-// inLibraries excludes the agent, which is a program that becomes others by itself.
+// inLibraries excludes the agent, which is a program that becomes others by itself, and
+// suites that are a test's main.
 func inLibraries(s source) bool {
-	return strings.HasPrefix(s.path, "internal/") && !s.isTest() && s.file.Name.Name != "main" && !inAgent(s)
+	return strings.HasPrefix(s.path, "internal/") && !s.isTest() && s.file.Name.Name != "main" && !inAgent(s) &&
+		!forTests(filepath.ToSlash(filepath.Dir(s.path)))
 }
 
 func TestBannedCalls(t *testing.T) {
