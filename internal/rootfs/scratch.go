@@ -70,7 +70,7 @@ func format(ctx context.Context, mkfs, path string) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	if !strings.Contains(err.Error(), "extended option") {
+	if !strings.Contains(err.Error(), "Bad option") {
 		return err
 	}
 	return runMkfs(ctx, mkfs, path, "nodiscard,lazy_itable_init=1,lazy_journal_init=1")

@@ -70,7 +70,7 @@ func TestFormatOldMkfs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	old := filepath.Join(dir, "mkfs.ext4")
-	script := "#!/bin/sh\ncase \"$*\" in *prezeroed*) echo 'Bad option(s) specified: assume_storage_prezeroed in extended options' >&2; exit 1;; esac\nexec mkfs.ext4 \"$@\"\n"
+	script := "#!/bin/sh\ncase \"$*\" in *prezeroed*) echo 'Bad option(s) specified: assume_storage_prezeroed' >&2; exit 1;; esac\nexec mkfs.ext4 \"$@\"\n"
 	if err := os.WriteFile(old, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
