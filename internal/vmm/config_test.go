@@ -1,0 +1,73 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package vmm
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+func TestConfigCheck(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "vmm") // t.TempDir's names are too long for sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(dir, "missing")
+
+	tests := []struct {
+		name  string
+		edit  func(*Config)
+		field string // of the error; empty means none
+	}{
+		{"good", func(*Config) {}, ""},
+		{"empty slot", func(c *Config) { c.Drives = []Drive{{}, {Path: file}} }, ""},
+		{"no id", func(c *Config) { c.ID = "" }, "ID"},
+		{"id with a slash", func(c *Config) { c.ID = "../x" }, "ID"},
+		{"id with a capital", func(c *Config) { c.ID = "A" }, "ID"},
+		{"id too long", func(c *Config) { c.ID = strings.Repeat("a", 65) }, "ID"},
+		{"relative dir", func(c *Config) { c.Dir = "machine" }, "Dir"},
+		{"no dir", func(c *Config) { c.Dir = missing }, "Dir"},
+		{"dir is a file", func(c *Config) { c.Dir = file }, "Dir"},
+		{"dir too long for sockets", func(c *Config) { c.Dir = "/" + strings.Repeat("d", 91) }, "Dir"},
+		{"no vcpus", func(c *Config) { c.VCPUs = 0 }, "VCPUs"},
+		{"too many vcpus", func(c *Config) { c.VCPUs = runtime.NumCPU() + 1 }, "VCPUs"},
+		{"too little memory", func(c *Config) { c.Memory = 63 * mib }, "Memory"},
+		{"odd memory", func(c *Config) { c.Memory = 64*mib + 1 }, "Memory"},
+		{"negative limit", func(c *Config) { c.MemoryLimit = -1 }, "MemoryLimit"},
+		{"console too small", func(c *Config) { c.ConsoleBytes = 1 }, "ConsoleBytes"},
+		{"negative uid", func(c *Config) { c.UID = -1 }, "UID"},
+		{"no kernel", func(c *Config) { c.Kernel = missing }, "Kernel"},
+		{"kernel is a folder", func(c *Config) { c.Kernel = dir }, "Kernel"},
+		{"no initrd", func(c *Config) { c.Initrd = "" }, "Initrd"},
+		{"no drive", func(c *Config) { c.Drives = []Drive{{Path: file}, {Path: missing}} }, "Drives[1]"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			c := Config{ID: "a-1", Dir: dir, VCPUs: 1, Memory: MinMemory, Kernel: file, Initrd: file}
+			test.edit(&c)
+			err := c.Check()
+			if test.field == "" {
+				if err != nil {
+					t.Fatalf("Check: %v, want no error", err)
+				}
+				return
+			}
+			var bad *ConfigError
+			if !errors.As(err, &bad) || bad.Field != test.field {
+				t.Fatalf("Check: %v, want an error of field %s", err, test.field)
+			}
+		})
+	}
+}

@@ -1,0 +1,334 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package qemu
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/vmm"
+)
+
+const (
+	memoryName  = "micropod-memory" // memfd of a booted machine
+	baseName    = "micropod-base"   // memfd of a snapshot's memory, mapped copy-on-write
+	consoleName = "micropod-console"
+	outputName  = "micropod-output"
+
+	consoleRing = 1 << 20   // bytes a guest may write while nobody drains
+	outputRing  = 64 << 10  // bytes of QEMU's own output
+	outputBytes = 128 << 10 // bounds its file
+
+	// startTimeout is for QEMU to come up: 0.02 s on a quiet host.
+	startTimeout = 30 * time.Second
+	// undoTimeout is for the end of a QEMU that was killed because its start failed.
+	undoTimeout = 10 * time.Second
+)
+
+// undo is what takes back the steps done so far, last one first.
+type undo []func()
+
+func (u *undo) add(f func()) { *u = append(*u, f) }
+
+func (u undo) run() {
+	for _, f := range slices.Backward(u) {
+		f()
+	}
+}
+
+// Start boots a machine, see vmm.Engine.
+func (e *Engine) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
+	if err := check(c); err != nil {
+		return nil, err
+	}
+	accel, err := e.accel(ctx, Guest{Kernel: c.Kernel, Initrd: c.Initrd, Args: c.Args})
+	if err != nil {
+		return nil, err
+	}
+	m, err := e.start(ctx, c, accel)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (e *Engine) start(ctx context.Context, c vmm.Config, accel Accel) (*machine, error) {
+	memory, err := newMemfd(memoryName, c.Memory)
+	if err != nil {
+		return nil, err
+	}
+	return e.launch(ctx, &launch{config: c, accel: accel}, memory, func(context.Context, *machine) error { return nil })
+}
+
+// check refuses what this engine cannot do.
+func check(c vmm.Config) error {
+	if err := c.Check(); err != nil {
+		return err
+	}
+	if n := len(c.Drives); n > maxDrives {
+		return &vmm.UnsupportedError{Engine: Name, Feature: fmt.Sprintf("%d drives", n), Reason: fmt.Sprintf("microvm has room for %d", maxDrives)}
+	}
+	for field, path := range map[string]string{"Kernel": c.Kernel, "Initrd": c.Initrd} {
+		if err := checkReadable(path, c.UID, c.GID); err != nil {
+			return &vmm.ConfigError{Field: field, Reason: err.Error()}
+		}
+	}
+	return nil
+}
+
+// checkReadable says whether uid may read the file itself; its folders do not matter.
+func checkReadable(path string, uid, gid int) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	owner, mode := info.Sys().(*syscall.Stat_t), info.Mode().Perm()
+	switch {
+	case uid == 0, mode&0o004 != 0,
+		int(owner.Uid) == uid && mode&0o400 != 0,
+		int(owner.Gid) == gid && mode&0o040 != 0:
+		return nil
+	}
+	return fmt.Errorf("%s has mode %v and cannot be read by uid %d, under which the machine runs: chmod a+r it", path, mode, uid)
+}
+
+// launch starts QEMU with the given memory, which it takes over, prepares the machine with prepare
+// and lets its vCPUs run. On error nothing is left of it.
+func (e *Engine) launch(ctx context.Context, l *launch, memory *os.File, prepare func(context.Context, *machine) error) (_ *machine, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not up within %v", startTimeout))
+	defer cancel()
+	var u undo
+	defer func() {
+		if err != nil {
+			u.run()
+		}
+	}()
+	c := l.config
+	m := newMachine(e.log, vmm.Record{Engine: Name, ID: c.ID, Dir: c.Dir, Cgroup: cgroupPath(c.CgroupParent, c.ID), Config: c})
+	u.add(func() { removeFiles(c.Dir) })
+	files, err := e.open(l, m, memory, &u)
+	if err != nil {
+		return nil, err
+	}
+	defer files.close()
+	if m.cgroup, err = newCgroup(m.record.Cgroup, c.MemoryLimit); err != nil {
+		return nil, err
+	}
+	u.add(func() { m.deleteCgroup() })
+	if err := e.spawn(l, m, files, &u); err != nil {
+		return nil, err
+	}
+	files.close() // or a dead QEMU's sockets would still accept
+	if err := m.begin(ctx, prepare); err != nil {
+		return nil, err
+	}
+	go m.supervise()
+	return m, nil
+}
+
+// open makes and opens all files that QEMU inherits and notes their numbers in l.
+func (e *Engine) open(l *launch, m *machine, memory *os.File, u *undo) (_ *inherited, err error) {
+	files := &inherited{}
+	defer func() {
+		if err != nil {
+			files.close()
+		}
+	}()
+	l.memory = files.add(memory)
+	c := l.config
+	steps := []struct {
+		name   string
+		number *int
+		open   func() (*os.File, error)
+	}{
+		{"opening the kernel", &l.kernel, func() (*os.File, error) { return os.Open(c.Kernel) }},
+		{"opening the initramfs", &l.initrd, func() (*os.File, error) { return os.Open(c.Initrd) }},
+		{"listening for QMP", &l.qmp, func() (*os.File, error) { return listen(m.path(qmpSocket)) }},
+		{"listening for the guest channel", &l.guest, func() (*os.File, error) { return listen(m.path(guestSocket)) }},
+		{"creating the console", &l.console, func() (*os.File, error) { return m.openConsole(u) }},
+	}
+	for _, step := range steps {
+		f, err := step.open()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", step.name, err)
+		}
+		*step.number = files.add(f)
+	}
+	for i, d := range c.Drives {
+		f, err := openDrive(d)
+		if err != nil {
+			return nil, fmt.Errorf("opening drive %d: %w", i, err)
+		}
+		number := 0
+		if f != nil {
+			number = files.add(f)
+		}
+		l.drives = append(l.drives, number)
+	}
+	return files, nil
+}
+
+// openConsole makes both rings and returns the file that QEMU writes its console to.
+func (m *machine) openConsole(u *undo) (*os.File, error) {
+	if err := os.Remove(m.path(consoleFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err // of the machine's life before
+	}
+	limit := cmp.Or(m.record.Config.ConsoleBytes, vmm.DefaultConsoleBytes)
+	console, err := newRing(consoleName, consoleRing, tailFile{m.path(consoleFile), limit})
+	if err != nil {
+		return nil, err
+	}
+	u.add(console.close)
+	output, err := newRing(outputName, outputRing, tailFile{m.path(outputFile), outputBytes})
+	if err != nil {
+		return nil, err
+	}
+	u.add(output.close)
+	m.console, m.output = console, output
+	return duplicate(console.writer)
+}
+
+// openDrive opens what is behind a drive, nil for an empty slot. The access
+// mode must be what QEMU asks its fdset for.
+func openDrive(d vmm.Drive) (*os.File, error) {
+	if d.Path == "" {
+		return nil, nil
+	}
+	mode := os.O_RDWR
+	if d.ReadOnly {
+		mode = os.O_RDONLY
+	}
+	return os.OpenFile(d.Path, mode, 0)
+}
+
+// spawn starts the process and puts it into its cgroup.
+func (e *Engine) spawn(l *launch, m *machine, files *inherited, u *undo) error {
+	step := "starting " + filepath.Base(e.binary)
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	groups, err := kvmGroups(l)
+	if err != nil {
+		return err
+	}
+	p, err := spawn(e.binary, l.args(), l.config, files.files, m.output.writer, groups)
+	if err != nil {
+		return &vmm.StartError{Step: step, Err: err}
+	}
+	m.process = p
+	m.record.PID, m.record.StartTime, m.record.BootID = p.pid, p.startTime, boot
+	u.add(func() {
+		m.stopFailed()
+		m.disconnect()
+		p.stop()
+	})
+	if err := m.cgroup.AddProc(uint64(p.pid)); err != nil {
+		return m.startError("moving the process into cgroup "+m.record.Cgroup, err)
+	}
+	return nil
+}
+
+// kvmGroups is the one supplementary group that a machine's uid needs to open
+// /dev/kvm, which QEMU before 9.0 can only open by that path.
+func kvmGroups(l *launch) ([]uint32, error) {
+	if l.accel != AccelKVM {
+		return nil, nil
+	}
+	info, err := os.Stat(kvmDevice)
+	if err != nil {
+		return nil, err
+	}
+	return []uint32{info.Sys().(*syscall.Stat_t).Gid}, nil
+}
+
+// begin brings a stopped QEMU to where its guest runs.
+func (m *machine) begin(ctx context.Context, prepare func(context.Context, *machine) error) error {
+	if err := m.connectFirst(ctx); err != nil {
+		return m.startError("connecting to QMP", err)
+	}
+	if err := errors.Join(m.console.bound(), m.output.bound()); err != nil {
+		return err
+	}
+	if err := noCore(m.process.pid); err != nil {
+		return m.startError("forbidding core dumps", err)
+	}
+	if err := prepare(ctx, m); err != nil {
+		return m.startError("restoring", err)
+	}
+	if err := m.execute(ctx, "cont", nil, nil); err != nil {
+		return m.startError("letting the guest run", err)
+	}
+	return nil
+}
+
+// connectFirst connects to a QEMU that may die instead of answering.
+func (m *machine) connectFirst(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-m.process.exited:
+			cancel(errors.New("it ended"))
+		case <-done:
+		}
+	}()
+	return m.connect(ctx)
+}
+
+// noCore keeps the guest's memory out of core files.
+func noCore(pid int) error {
+	err := unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
+	if errors.Is(err, unix.ESRCH) {
+		return nil // what follows tells that it died
+	}
+	return err
+}
+
+// startError ends the process and quotes what it and its guest said.
+func (m *machine) startError(step string, err error) error {
+	m.stopFailed()
+	m.drain()
+	return &vmm.StartError{
+		Step: step, Err: err,
+		Console: m.console.log.tail(consoleTail), Log: m.output.log.tail(consoleTail),
+	}
+}
+
+func (m *machine) stopFailed() {
+	ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+	defer cancel()
+	if err := m.process.kill(ctx); err != nil {
+		m.log.Error("ending a QEMU whose start failed", "error", err)
+	}
+}
+
+func (m *machine) deleteCgroup() {
+	if err := m.cgroup.Delete(); err != nil {
+		m.log.Error("deleting the cgroup of a QEMU whose start failed", "error", err)
+	}
+}
+
+// removeFiles removes what a failed start may have left in dir.
+func removeFiles(dir string) {
+	for _, name := range []string{qmpSocket, guestSocket, consoleFile, outputFile} {
+		for _, suffix := range []string{"", rewriteSuffix} {
+			if err := os.Remove(filepath.Join(dir, name+suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return // the folder itself is gone or closed to us
+			}
+		}
+	}
+}

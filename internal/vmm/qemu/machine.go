@@ -1,0 +1,202 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/micropod/micropod/internal/vmm"
+)
+
+// Names in a machine's folder.
+const (
+	qmpSocket   = "qmp.sock"
+	guestSocket = "guest.sock"
+	consoleFile = "console.log"
+	outputFile  = "qemu.log" // what QEMU itself says, on its stderr
+)
+
+var errClosed = errors.New("machine was let go of")
+
+// machine is one QEMU process and what this process holds to steer it.
+type machine struct {
+	record  vmm.Record
+	log     *slog.Logger
+	process *process
+	cgroup  cgroup
+	console *ring
+	output  *ring
+	// release gives back the memory of the snapshot that the machine was restored from.
+	release func()
+
+	changing chan struct{} // holds one token while a command that changes the machine runs
+
+	mu     sync.Mutex // guards what follows
+	qmp    *qmp       // nil while there is no connection
+	killed bool       // by Kill
+	reason string     // why the guest ended, once it has
+	exit   vmm.Exit   // valid once ended is closed
+
+	attention  chan struct{} // asks supervise to look at the machine's status
+	migrated   chan string   // the state a migration came to an end in
+	portOpen   chan struct{} // gets a token when the guest opens the guest channel
+	ended      chan struct{} // closed when the process is gone and exit is set
+	letGo      chan struct{} // closed by Close
+	supervised chan struct{} // closed when supervise has returned
+	closeOnce  sync.Once
+	closeErr   error
+}
+
+var _ vmm.Machine = (*machine)(nil)
+
+func newMachine(log *slog.Logger, r vmm.Record) *machine {
+	return &machine{
+		record:     r,
+		log:        log.With("machine", r.ID),
+		cgroup:     noCgroup{},
+		release:    func() {},
+		changing:   make(chan struct{}, 1),
+		attention:  make(chan struct{}, 1),
+		migrated:   make(chan string, 1),
+		portOpen:   make(chan struct{}, 1),
+		ended:      make(chan struct{}),
+		letGo:      make(chan struct{}),
+		supervised: make(chan struct{}),
+	}
+}
+
+func (m *machine) path(name string) string { return filepath.Join(m.record.Dir, name) }
+
+// Record returns what Adopt needs.
+func (m *machine) Record() vmm.Record { return m.record }
+
+// Console returns the path of the console's file, brought up to date.
+func (m *machine) Console() string {
+	m.drain()
+	return m.path(consoleFile)
+}
+
+// GuestConn connects to the virtio-serial port's socket.
+func (m *machine) GuestConn(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", m.path(guestSocket))
+	if err != nil {
+		return nil, m.explain(fmt.Errorf("connecting to the guest channel: %w", err))
+	}
+	return conn, nil
+}
+
+// Pause stops the vCPUs.
+func (m *machine) Pause(ctx context.Context) error {
+	return m.change(ctx, func() error { return m.execute(ctx, "stop", nil, nil) })
+}
+
+// Resume lets the vCPUs run.
+func (m *machine) Resume(ctx context.Context) error {
+	return m.change(ctx, func() error { return m.execute(ctx, "cont", nil, nil) })
+}
+
+// change runs f alone among the calls that change the machine.
+func (m *machine) change(ctx context.Context, f func() error) error {
+	select {
+	case m.changing <- struct{}{}:
+		defer func() { <-m.changing }()
+		return f()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// execute runs a QMP command on the connection of the moment.
+func (m *machine) execute(ctx context.Context, command string, args, out any) error {
+	return m.executeFile(ctx, command, args, out, nil)
+}
+
+func (m *machine) executeFile(ctx context.Context, command string, args, out any, f *os.File) error {
+	m.mu.Lock()
+	q := m.qmp
+	m.mu.Unlock()
+	if q == nil {
+		return m.explain(fmt.Errorf("QMP %s: %w", command, errQMPLost))
+	}
+	return m.explain(q.executeFile(ctx, command, args, out, f))
+}
+
+// explain turns an error into ErrGone when the machine's end is its cause.
+func (m *machine) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	m.mu.Lock()
+	over := m.reason != ""
+	m.mu.Unlock()
+	if over || m.process.gone() {
+		return fmt.Errorf("%w (%w)", vmm.ErrGone, err)
+	}
+	return err
+}
+
+// Wait returns how the machine ended once its process is gone.
+func (m *machine) Wait(ctx context.Context) (vmm.Exit, error) {
+	select {
+	case <-m.ended:
+		return m.exit, nil
+	default:
+	}
+	select {
+	case <-m.ended:
+		return m.exit, nil
+	case <-m.letGo:
+		return vmm.Exit{}, errClosed
+	case <-ctx.Done():
+		return vmm.Exit{}, ctx.Err()
+	}
+}
+
+// Kill ends the process by SIGKILL.
+func (m *machine) Kill(ctx context.Context) error {
+	m.mu.Lock()
+	m.killed = true
+	m.mu.Unlock()
+	if err := m.process.signal(9); err != nil {
+		return err
+	}
+	_, err := m.Wait(ctx)
+	return err
+}
+
+// Close frees what the machine holds, see vmm.Machine.
+func (m *machine) Close() error {
+	m.closeOnce.Do(func() {
+		close(m.letGo)
+		m.process.stop()
+		<-m.supervised
+		m.disconnect()
+		m.console.close()
+		m.output.close()
+		m.setRelease(func() {})()
+		if m.process.gone() {
+			m.closeErr = removeRemains(m.record, m.cgroup)
+		}
+	})
+	return m.closeErr
+}
+
+// removeRemains removes what an ended machine leaves on the host, other than its console.
+func removeRemains(r vmm.Record, g cgroup) error {
+	errs := []error{g.Delete()}
+	for _, name := range []string{qmpSocket, guestSocket, outputFile, outputFile + rewriteSuffix, consoleFile + rewriteSuffix} {
+		if err := os.Remove(filepath.Join(r.Dir, name)); err != nil && !os.IsNotExist(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

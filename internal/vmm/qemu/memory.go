@@ -1,0 +1,185 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package qemu
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	copyChunk = 1 << 20
+	pageSize  = 4096 // of x86-64
+)
+
+// copySparse copies the first size bytes of from into the empty file to, leaving holes where
+// from has holes or pages of zeroes.
+func copySparse(ctx context.Context, to, from *os.File, size int64) error {
+	chunk := make([]byte, copyChunk)
+	for offset := int64(0); offset < size; {
+		start, err := unix.Seek(int(from.Fd()), offset, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return nil // only a hole is left
+		}
+		if err != nil {
+			return fmt.Errorf("looking for data: %w", err)
+		}
+		end, err := unix.Seek(int(from.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return fmt.Errorf("looking for a hole: %w", err)
+		}
+		end = min(end, size)
+		for offset = start; offset < end; {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			b := chunk[:min(copyChunk, end-offset)]
+			if _, err := from.ReadAt(b, offset); err != nil {
+				return err
+			}
+			if err := writePages(to, b, offset); err != nil {
+				return err
+			}
+			offset += int64(len(b))
+		}
+	}
+	return nil
+}
+
+var zeroPage [pageSize]byte
+
+// writePages writes b at offset but for its pages of zeroes, in runs as long as possible.
+func writePages(to *os.File, b []byte, offset int64) error {
+	run := 0 // where the pages not yet written begin
+	flush := func(end int) error {
+		if run == end {
+			return nil
+		}
+		_, err := to.WriteAt(b[run:end], offset+int64(run))
+		return err
+	}
+	for at := 0; at < len(b); at += pageSize {
+		end := min(at+pageSize, len(b))
+		if !bytes.Equal(b[at:end], zeroPage[:end-at]) {
+			continue
+		}
+		if err := flush(at); err != nil {
+			return err
+		}
+		run = end
+	}
+	return flush(len(b))
+}
+
+// mapping is a range of a process's addresses and where in its file it begins.
+type mapping struct {
+	start, end uint64
+	offset     int64
+}
+
+// mappings lists where the process maps the memfd called name.
+func (p *process) mappings(name string) ([]mapping, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", p.pid))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var found []mapping
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if !strings.HasSuffix(lines.Text(), "/memfd:"+name+" (deleted)") {
+			continue
+		}
+		var m mapping
+		var perms string
+		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s %x", &m.start, &m.end, &perms, &m.offset); err != nil {
+			return nil, fmt.Errorf("maps of process %d: %w", p.pid, err)
+		}
+		found = append(found, m)
+	}
+	if len(found) == 0 && lines.Err() == nil {
+		return nil, fmt.Errorf("process %d does not map %s", p.pid, name)
+	}
+	return found, lines.Err()
+}
+
+// copyPrivate writes to the file to, at their offsets in the memfd called name, those pages
+// that the process has changed in its private mapping of it. The process must
+// not run meanwhile. size bounds what is written.
+func (p *process) copyPrivate(ctx context.Context, to *os.File, name string, size int64) error {
+	mappings, err := p.mappings(name)
+	if err != nil {
+		return err
+	}
+	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", p.pid))
+	if err != nil {
+		return err
+	}
+	defer memory.Close()
+	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.pid))
+	if err != nil {
+		return err
+	}
+	defer pagemap.Close()
+	for _, m := range mappings {
+		if m.offset < 0 || int64(m.end-m.start) > size-m.offset {
+			return fmt.Errorf("process %d maps %d bytes of %s at %d, of %d", p.pid, m.end-m.start, name, m.offset, size)
+		}
+		if err := copyMapping(ctx, to, memory, pagemap, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyMapping goes through a mapping in chunks and copies runs of private pages.
+func copyMapping(ctx context.Context, to, memory, pagemap *os.File, m mapping) error {
+	const pages = copyChunk / pageSize
+	chunk, entries := make([]byte, copyChunk), make([]byte, 8*pages)
+	for at := m.start; at < m.end; at += copyChunk {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := int(min(copyChunk, m.end-at) / pageSize)
+		if _, err := pagemap.ReadAt(entries[:8*n], int64(at/pageSize*8)); err != nil {
+			return fmt.Errorf("reading the page map: %w", err)
+		}
+		for i := 0; i < n; {
+			j := i
+			for j < n && private(binary.NativeEndian.Uint64(entries[8*j:])) {
+				j++
+			}
+			if j == i {
+				i++
+				continue
+			}
+			b := chunk[:(j-i)*pageSize]
+			address := at + uint64(i)*pageSize
+			if _, err := memory.ReadAt(b, int64(address)); err != nil {
+				return fmt.Errorf("reading private pages: %w", err)
+			}
+			if _, err := to.WriteAt(b, m.offset+int64(address-m.start)); err != nil {
+				return err
+			}
+			i = j
+		}
+	}
+	return nil
+}
+
+// private says whether an entry of /proc/PID/pagemap is of an anonymous page, in
+// memory or swapped out (the kernel's Documentation/admin-guide/mm/pagemap.rst:
+// bit 63 present, 62 swapped, 61 a file's page or shared).
+func private(entry uint64) bool {
+	const present, swapped, file = 1 << 63, 1 << 62, 1 << 61
+	return entry&(present|swapped) != 0 && entry&file == 0
+}

@@ -1,0 +1,60 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/micropod/micropod/internal/vmm"
+)
+
+// clockTicks is the unit of times in /proc/PID/stat, USER_HZ, fixed at 100 a second
+// on all architectures but Alpha and IA-64 (include/asm-generic/param.h).
+const clockTicks = 100
+
+// SetBalloon sets how much memory the guest may use, see vmm.Machine.
+//
+// A restored machine is refused: QEMU gives memory back by punching holes into
+// the file it maps (softmmu/physmem.c: ram_block_discard_range), and that file is
+// the snapshot's, whose pages other machines use. The seal on it makes QEMU fail.
+func (m *machine) SetBalloon(ctx context.Context, size int64) error {
+	if size < vmm.MinMemory || size > m.record.Config.Memory {
+		return &vmm.ConfigError{Field: "size", Reason: fmt.Sprintf("%d bytes are not between %d and the machine's %d", size, vmm.MinMemory, m.record.Config.Memory)}
+	}
+	if _, restored, err := m.memory(); err != nil {
+		return err
+	} else if restored {
+		return &vmm.UnsupportedError{Engine: Name, Feature: "the balloon of a restored machine", Reason: "its memory is shared copy-on-write with the snapshot"}
+	}
+	return m.change(ctx, func() error {
+		return m.execute(ctx, "balloon", map[string]int64{"value": size}, nil)
+	})
+}
+
+// Stats reads /proc and asks QEMU for the balloon.
+func (m *machine) Stats(ctx context.Context) (vmm.Stats, error) {
+	var balloon struct{ Actual int64 }
+	if err := m.execute(ctx, "query-balloon", nil, &balloon); err != nil {
+		return vmm.Stats{}, err
+	}
+	s := vmm.Stats{BalloonBytes: max(0, m.record.Config.Memory-balloon.Actual)}
+	fields, err := stat(m.process.pid)
+	if err != nil {
+		return vmm.Stats{}, m.explain(fmt.Errorf("reading the process's use: %w", err))
+	}
+	// Fields 14, 15 and 24 of proc(5): utime, stime, rss.
+	var n [3]int64
+	for i, field := range []int{14, 15, 24} {
+		if n[i], err = strconv.ParseInt(fields[field-3], 10, 64); err != nil {
+			return vmm.Stats{}, fmt.Errorf("reading the process's use: %w", err)
+		}
+	}
+	s.CPU = time.Duration(n[0]+n[1]) * time.Second / clockTicks
+	s.ResidentBytes = n[2] * int64(os.Getpagesize())
+	return s, nil
+}

@@ -1,0 +1,70 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package vmmtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/micropod/micropod/internal/vmm"
+)
+
+const (
+	// flood is how much a hostile guest writes to its console, in bytes; the serial
+	// port of an emulated machine takes about 10 s for it.
+	flood        = 100 << 20
+	consoleBytes = 256 << 10
+)
+
+// testConsoleFlood: the console's file stays bounded and ends with the newest.
+func testConsoleFlood(ctx context.Context, t *testing.T, s *suite) {
+	m := s.start(ctx, t, func(c *vmm.Config) { c.ConsoleBytes = consoleBytes })
+	m.ask(ctx, t, "flood %d", flood)
+	m.ask(ctx, t, "say the end")
+	console, err := os.ReadFile(m.Console())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(console) > consoleBytes || len(console) < consoleBytes/4 {
+		t.Errorf("the console's file has %d bytes, want at most %d and not much less", len(console), consoleBytes)
+	}
+	if !strings.HasSuffix(strings.TrimSpace(string(console)), "the end") {
+		t.Errorf("the console does not end with the newest:\n%s", tail(m.Console()))
+	}
+	if strings.Contains(string(console), "\x00") {
+		t.Error("the console has zero bytes")
+	}
+}
+
+// testConsoleFloodWithoutDaemon: bounded also while nobody reads, and the guest is not held up.
+func testConsoleFloodWithoutDaemon(ctx context.Context, t *testing.T, s *suite) {
+	r := s.startChild(ctx, t, s.config(t, func(c *vmm.Config) { c.ConsoleBytes = consoleBytes }), nil)
+	conn := s.adopt(ctx, t, r)
+	conn.dial(ctx, t)
+	if err := conn.Close(); err != nil { // the connection to the guest stays
+		t.Fatal(err)
+	}
+	if _, err := conn.guest.ask(ctx, fmt.Sprintf("flood %d", flood)); err != nil {
+		t.Fatalf("flooding the console while no daemon runs: %v", err)
+	}
+	entries, err := os.ReadDir(r.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Size() > consoleBytes {
+			t.Errorf("%s has %d bytes, want at most %d", e.Name(), info.Size(), consoleBytes)
+		}
+	}
+	m := s.adopt(ctx, t, r)
+	m.Console()
+	m.guest, conn.guest = conn.guest, nil
+	m.ask(ctx, t, "say after the flood")
+	if console := tail(m.Console()); !strings.Contains(console, "after the flood") {
+		t.Errorf("the console lacks what was said after the adoption:\n%s", console)
+	}
+}
