@@ -1,0 +1,133 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/micropod/micropod/internal/image"
+	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/undo"
+)
+
+// Create makes a container: its image is there, its machine made and stopped. progress
+// may be nil. Warnings tell what is carried out otherwise than asked. On error,
+// or when ctx ends before, nothing is left.
+func (s *Service) Create(ctx context.Context, c Config, progress func(image.Event)) (info Info, warnings []string, err error) {
+	leave, err := s.enter()
+	if err != nil {
+		return Info{}, nil, err
+	}
+	defer leave()
+	ctx, cancel := s.bind(ctx)
+	defer cancel(nil)
+	if c, err = c.complete(); err != nil {
+		return Info{}, nil, err
+	}
+	r := record{ID: newID(), Config: c, State: Creating, Created: time.Now().UTC()}
+	r.MachineID = r.ID[:machineIDLength]
+	if r.Config.Name, err = s.reserve(r.ID, c.Name); err != nil {
+		return Info{}, nil, err
+	}
+	var u undo.Stack
+	u.Add("giving back the name", func(context.Context) error { s.release(r.Config.Name); return nil })
+	e, warnings, err := s.make(ctx, r, progress, &u)
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return Info{}, nil, errors.Join(err, u.Run(ctx))
+	}
+	u.Release()
+	s.mu.Lock()
+	s.entries[e.id] = e
+	s.mu.Unlock()
+	e.publish("create", map[string]string{"image": c.Image})
+	return e.info(), warnings, nil
+}
+
+// bind returns a context that also ends with the service.
+func (s *Service) bind(ctx context.Context) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.life, func() { cancel(ErrShutdown) })
+	return ctx, func(cause error) { stop(); cancel(cause) }
+}
+
+// make carries out Create's steps. The record goes before what it stands for: a daemon
+// that dies in between finds it in state Creating and removes the rest.
+func (s *Service) make(ctx context.Context, r record, progress func(image.Event), u *undo.Stack) (*entry, []string, error) {
+	img, release, err := s.resolve(ctx, r.Config, progress)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	r.ImageID, r.Image = img.ID.String(), img.Config.Config
+	bundle, err := r.bundle("")
+	if err != nil {
+		return nil, nil, err
+	}
+	r.Args = bundle.Spec.Process.Args
+	e := s.newEntry(r)
+	u.Add("removing the record", func(context.Context) error { return s.records.Delete(r.ID) })
+	if err := s.records.Put(r.ID, r); err != nil {
+		return nil, nil, err
+	}
+	u.Add("removing the folder", func(context.Context) error { return os.RemoveAll(s.folder(r.ID)) })
+	if err := os.MkdirAll(s.folder(r.ID), 0o700); err != nil {
+		return nil, nil, fmt.Errorf("making the folder of container %q: %w", r.Config.Name, err)
+	}
+	u.Add("removing the machine", func(ctx context.Context) error { return s.deleteMachine(ctx, r.MachineID) })
+	if _, err := s.Machines.Create(ctx, r.machineSpec(img.RootFS)); err != nil {
+		return nil, nil, fmt.Errorf("making the machine of container %q: %w", r.Config.Name, err)
+	}
+	return e, bundle.Warnings, e.change(Created, "create", nil)
+}
+
+// deleteMachine removes a machine in whatever state; one that is not there is no error.
+func (s *Service) deleteMachine(ctx context.Context, id string) error {
+	err := s.Machines.Delete(ctx, id, true)
+	var gone *machine.NotFoundError
+	if errors.As(err, &gone) {
+		return nil
+	}
+	return err
+}
+
+// reserve takes a name, making one up when it is empty.
+func (s *Service) reserve(id, name string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name != "" {
+		if owner, taken := s.names[name]; taken {
+			return "", &NameInUseError{Name: name, Owner: owner}
+		}
+	}
+	for try := 0; name == ""; try++ {
+		candidate := randomName(try)
+		if _, taken := s.names[candidate]; !taken {
+			name = candidate
+		}
+	}
+	s.names[name] = id
+	return name, nil
+}
+
+func (s *Service) release(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.names, name)
+}
+
+// newID is 64 hex digits, of which no 12 and no 16 first are another's in practice.
+func newID() string {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
+}

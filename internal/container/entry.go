@@ -1,0 +1,161 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/micropod/micropod/internal/container/logfile"
+	"github.com/micropod/micropod/internal/events"
+)
+
+// entry is one container, from its record's making to its removal.
+type entry struct {
+	s    *Service
+	id   string
+	name string // never changes
+	log  *slog.Logger
+	file *logfile.Log
+
+	op    chan struct{} // capacity 1; full while an operation runs
+	write sync.Mutex    // held while the record is stored; before mu
+
+	mu        sync.Mutex // guards what follows
+	rec       record
+	run       *run // the current life, or the last; nil before the first
+	next      *run // made by a client that attached before Start; else nil
+	removed   bool
+	interrupt context.CancelCauseFunc // of the operation that runs; nil when none does
+}
+
+func (s *Service) newEntry(r record) *entry {
+	log := s.Log.With("container", r.ID[:min(12, len(r.ID))])
+	return &entry{
+		s:    s,
+		id:   r.ID,
+		name: r.Config.Name,
+		log:  log,
+		file: logfile.New(logfile.Config{
+			Path: s.logPath(r.ID), MaxBytes: s.LogBytes, MaxFiles: s.LogFiles,
+			OnError: func(err error) { log.Error("output is not logged until this is mended", "error", err) },
+		}),
+		op:  make(chan struct{}, 1),
+		rec: r,
+	}
+}
+
+func (s *Service) folder(id string) string  { return filepath.Join(s.Dir, id) }
+func (s *Service) logPath(id string) string { return filepath.Join(s.folder(id), id+"-json.log") }
+
+func (e *entry) info() Info {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rec.info(e.s.logPath(e.id))
+}
+
+// record gives a copy. The maps and slices within are never changed.
+func (e *entry) record() record {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rec
+}
+
+func (e *entry) current() *run {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.run
+}
+
+// begin takes the operation lock. The returned context ends with ctx, with
+// Close, or when a removal by force interrupts; end gives the lock back.
+func (e *entry) begin(ctx context.Context) (op context.Context, end func(), err error) {
+	select {
+	case e.op <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("waiting for container %s: %w", e.name, context.Cause(ctx))
+	case <-e.s.life.Done():
+		return nil, nil, ErrShutdown
+	}
+	leave, err := e.s.enter()
+	if err != nil {
+		<-e.op
+		return nil, nil, err
+	}
+	op, cancel := context.WithCancelCause(ctx)
+	unhook := context.AfterFunc(e.s.life, func() { cancel(ErrShutdown) })
+	end = func() {
+		e.mu.Lock()
+		e.interrupt = nil
+		e.mu.Unlock()
+		unhook()
+		cancel(nil)
+		<-e.op
+		leave()
+	}
+	e.mu.Lock()
+	removed := e.removed
+	e.interrupt = cancel
+	e.mu.Unlock()
+	if removed {
+		end()
+		return nil, nil, &NotFoundError{Ref: e.name}
+	}
+	return op, end, nil
+}
+
+// cut interrupts the operation that runs, if any.
+func (e *entry) cut() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.interrupt != nil {
+		e.interrupt(ErrInterrupted)
+	}
+}
+
+// change goes over to another state: the table is asked, edit fills in what belongs to the
+// new state, the record is stored, and only then does the change show. On
+// error nothing changed.
+func (e *entry) change(to State, action string, edit func(*record)) error {
+	e.write.Lock()
+	defer e.write.Unlock()
+	next := e.record()
+	if !next.State.mayBecome(to) {
+		return &StateError{ID: e.id, Name: e.name, Action: action, State: next.State}
+	}
+	next.State = to
+	if edit != nil {
+		edit(&next)
+	}
+	if err := e.s.records.Put(e.id, next); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.rec = next
+	return nil
+}
+
+// settle records what is already so, such as that a process ended. It cannot be
+// refused: a record that cannot be stored is logged and memory goes ahead. A
+// restarted daemon finds the fact again by itself.
+func (e *entry) settle(to State, edit func(*record)) {
+	err := e.change(to, "record the end of", edit)
+	if err == nil {
+		return
+	}
+	e.log.Error("storing the container's state", "state", to, "error", err)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.rec.State = to
+	edit(&e.rec)
+}
+
+func (e *entry) publish(action string, attributes map[string]string) {
+	e.s.Events.Publish(events.Event{Time: time.Now(), Type: "container", Action: action, ID: e.id, Name: e.name, Attributes: attributes})
+}

@@ -1,0 +1,52 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"time"
+
+	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	bucket        = "containers"
+	recordVersion = 1
+)
+
+// record is what is kept of a container. Its JSON form is the database's: fields are
+// added, never renamed or given another meaning under the same recordVersion.
+type record struct {
+	ID        string
+	Config    Config
+	ImageID   string
+	Image     imagespec.ImageConfig // the image may be gone when the container starts again
+	State     State
+	MachineID string
+	PID       uint32
+
+	Created, Started, Finished time.Time
+
+	Exit  *Exit `json:",omitempty"`
+	Args  []string
+	Error string
+}
+
+func (r *record) info(logPath string) Info {
+	return Info{
+		ID:        r.ID,
+		Name:      r.Config.Name,
+		Config:    r.Config,
+		ImageID:   r.ImageID,
+		State:     r.State,
+		MachineID: r.MachineID,
+		PID:       r.PID,
+		Created:   r.Created,
+		Started:   r.Started,
+		Finished:  r.Finished,
+		Exit:      r.Exit,
+		Args:      r.Args,
+		LogPath:   logPath,
+		Error:     r.Error,
+	}
+}

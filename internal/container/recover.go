@@ -1,0 +1,170 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	agentv1 "github.com/micropod/micropod/api/agent/v1"
+)
+
+// takeUpLimit bounds what a restarted daemon asks a guest before it serves without the answer.
+const takeUpLimit = 10 * time.Second
+
+// recover reads the records and takes each container up as its state wants. Records
+// that cannot be read are told and stay.
+func (s *Service) recover() error {
+	all, bad, err := s.records.All()
+	if err != nil {
+		return err
+	}
+	for _, b := range bad {
+		s.Log.Error("a container's record cannot be read; it stays as it is", "record", b.Key, "error", b.Err)
+	}
+	for _, r := range all {
+		e := s.newEntry(r)
+		s.names[e.name] = e.id
+		if r.State != Creating {
+			s.entries[e.id] = e
+		}
+	}
+	for _, r := range all {
+		e := s.entries[r.ID]
+		if e == nil {
+			s.spawn(func() { s.undoCreate(r) })
+			continue
+		}
+		e.takeUp()
+	}
+	return nil
+}
+
+// undoCreate removes what a creation that was cut off has left.
+func (s *Service) undoCreate(r record) {
+	err := errors.Join(s.deleteMachine(s.life, r.MachineID), os.RemoveAll(s.folder(r.ID)))
+	if err == nil {
+		err = s.records.Delete(r.ID)
+	}
+	if err != nil {
+		s.Log.Error("removing a half-made container", "container", r.ID, "error", err)
+		return
+	}
+	s.release(r.Config.Name)
+}
+
+// takeUp does what is owed in the container's state. What takes time it leaves to
+// a goroutine that holds the operation lock.
+func (e *entry) takeUp() {
+	switch e.record().State {
+	case Starting:
+		e.later(e.undoStart)
+	case Running, Stopping:
+		e.adopt()
+	case Exited:
+		e.later(func(context.Context) { e.stopMachine(); e.removeIfAsked() })
+	case Error:
+		e.removeIfAsked()
+	}
+}
+
+// later runs do under the operation lock.
+func (e *entry) later(do func(context.Context)) {
+	ctx, end, err := e.begin(e.s.life)
+	if err != nil {
+		return
+	}
+	e.s.spawn(func() {
+		defer end()
+		do(ctx)
+	})
+}
+
+func (e *entry) removeIfAsked() {
+	if e.record().Config.AutoRemove {
+		e.s.spawn(e.autoRemove)
+	}
+}
+
+func (e *entry) undoStart(ctx context.Context) {
+	if err := e.s.Machines.Stop(ctx, e.record().MachineID, 0, true); err != nil {
+		e.log.Error("ending the machine of a half-started container", "error", err)
+	}
+	e.settle(Error, func(r *record) {
+		r.Error, r.Finished = "the daemon ended while it started", time.Now().UTC()
+		r.Exit = &Exit{Code: 125, At: r.Finished, Reason: r.Error}
+	})
+	e.removeIfAsked()
+}
+
+// adopt goes on with a run that an earlier daemon started: its log from the offset noted,
+// waiting for its end, and its further processes.
+func (e *entry) adopt() {
+	rec := e.record()
+	stdout, stderr, err := e.file.Resume()
+	if err != nil {
+		e.log.Error("going on with the log", "error", err)
+	}
+	r := e.newRun(true, stdout, stderr)
+	r.known = make(chan struct{})
+	if !r.open {
+		r.stdin.Close()
+	}
+	kernel := ""
+	if info, err := e.s.Machines.Get(rec.MachineID); err == nil {
+		kernel = info.KernelVersion
+	}
+	if r.bundle, err = rec.bundle(kernel); err != nil {
+		e.log.Error("the record makes no specification any more", "error", err)
+	}
+	e.mu.Lock()
+	e.run = r
+	e.mu.Unlock()
+	e.supervise(r)
+	e.s.spawn(func() { e.adoptExecs(r) })
+	if rec.State == Stopping { // whoever asked for it is gone, the wish stays
+		e.later(func(ctx context.Context) { _ = e.stop(ctx, StopOptions{}) })
+	}
+}
+
+// adoptExecs takes up further processes. Whether they have terminals is not
+// known any more; their clients know.
+func (e *entry) adoptExecs(r *run) {
+	defer close(r.known)
+	ctx, cancel := context.WithTimeout(e.s.life, takeUpLimit)
+	defer cancel()
+	var state *agentv1.StateResponse
+	err := eachSession(ctx, e.s.Machines, r.machine, func(s Session) (err error) {
+		state, err = s.Agent().State(ctx, &agentv1.StateRequest{})
+		return err
+	})
+	if err != nil {
+		e.log.Warn("asking the guest for its processes", "error", err)
+		return
+	}
+	for _, p := range state.Processes {
+		if p.ContainerId != e.id || p.ExecId == "" {
+			continue
+		}
+		exec := r.newExec(p.ExecId, ExecConfig{Stdin: true}, true)
+		if err := r.add(exec); err != nil {
+			e.log.Warn("taking up a further process", "exec", p.ExecId, "error", err)
+			return
+		}
+		e.superviseExec(r, exec)
+	}
+}
+
+// pastRun makes the run of a container that ended under an earlier daemon, for clients that come back to it.
+func (e *entry) pastRun(exit Exit) *run {
+	r := e.newRun(false, 0, 0)
+	r.stdout.Fail(io.EOF)
+	r.stderr.Fail(io.EOF)
+	r.finish(exit, nil)
+	close(r.finished)
+	return r
+}

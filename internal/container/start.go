@@ -1,0 +1,160 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	agentv1 "github.com/micropod/micropod/api/agent/v1"
+	"github.com/micropod/micropod/internal/container/ocispec"
+	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/undo"
+)
+
+// Start boots the machine and starts the first process; it returns when that runs. On
+// failure all is taken back and the container is in Error. Errors: *NotFoundError, *StateError,
+// *StartError, the machine's own.
+func (s *Service) Start(ctx context.Context, ref string) (Info, error) {
+	e, err := s.find(ref)
+	if err != nil {
+		return Info{}, err
+	}
+	ctx, end, err := e.begin(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	defer end()
+	if err := e.start(ctx); err != nil {
+		return Info{}, err
+	}
+	return e.info(), nil
+}
+
+// start is Start under the operation lock.
+func (e *entry) start(ctx context.Context) error {
+	if r := e.current(); r != nil && r.done() { // its machine may still be stopping
+		if err := await(ctx, r.finished); err != nil {
+			return fmt.Errorf("waiting for the end of the machine of container %q: %w", e.name, err)
+		}
+	}
+	err := e.change(Starting, "start", func(r *record) { r.Error, r.Exit, r.PID = "", nil, 0 })
+	if err != nil {
+		return err
+	}
+	r := e.enterRun()
+	var u undo.Stack
+	pid, err := e.launch(ctx, r, &u)
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = e.change(Running, "start", func(rec *record) { rec.PID, rec.Started, rec.Finished = pid, time.Now().UTC(), time.Time{} })
+	}
+	if err != nil {
+		return e.startFailed(ctx, r, err, &u)
+	}
+	u.Release()
+	e.supervise(r)
+	e.publish("start", nil)
+	return nil
+}
+
+// launch carries out start's steps.
+func (e *entry) launch(ctx context.Context, r *run, u *undo.Stack) (pid uint32, err error) {
+	rec := e.record()
+	u.Add("closing the log", func(context.Context) error { return e.file.End() })
+	if err := e.file.Begin(); err != nil {
+		return 0, err
+	}
+	u.Add("stopping the machine", func(ctx context.Context) error {
+		return e.s.Machines.Stop(ctx, rec.MachineID, 0, true)
+	})
+	if err := e.s.Machines.Start(ctx, rec.MachineID); err != nil {
+		return 0, fmt.Errorf("starting the machine of container %q: %w", e.name, err)
+	}
+	info, err := e.s.Machines.Get(rec.MachineID)
+	if err != nil {
+		return 0, err
+	}
+	if r.bundle, err = rec.bundle(info.KernelVersion); err != nil {
+		return 0, err
+	}
+	session, err := e.s.Machines.Session(ctx, rec.MachineID)
+	if err != nil {
+		return 0, err
+	}
+	answer, err := session.Agent().StartContainer(ctx, startRequest(&rec, r.bundle))
+	if err != nil {
+		return 0, startError(e.id, rec.Args, err)
+	}
+	return answer.Pid, nil
+}
+
+func startRequest(r *record, b *ocispec.Bundle) *agentv1.StartContainerRequest {
+	files := make([]*agentv1.File, len(b.Files))
+	for i, f := range b.Files {
+		files[i] = &agentv1.File{Path: f.Path, Mode: f.Mode, Content: f.Content}
+	}
+	return &agentv1.StartContainerRequest{
+		Id:       r.ID,
+		Spec:     b.JSON,
+		Rootfs:   &agentv1.RootFS{ImageSlot: machine.ImageSlot, ScratchSlot: machine.ScratchSlot},
+		User:     b.User,
+		Files:    files,
+		GroupAdd: b.GroupAdd,
+		Init:     b.Init,
+		Stdio:    &agentv1.Stdio{Stdin: r.Config.Stdin},
+	}
+}
+
+// startFailed takes a start back and settles the container's state.
+func (e *entry) startFailed(ctx context.Context, r *run, err error, u *undo.Stack) error {
+	if cause := context.Cause(ctx); cause != nil {
+		err = fmt.Errorf("starting container %q was cancelled: %w", e.name, cause)
+	}
+	undone := u.Run(ctx)
+	e.settle(Error, func(rec *record) {
+		rec.Error, rec.Finished = err.Error(), time.Now().UTC()
+		rec.Exit = &Exit{Code: uint32(exitCode(err)), At: rec.Finished, Reason: rec.Error}
+	})
+	r.abort(err)
+	e.log.Warn("container did not start", "error", err)
+	e.publish("die", map[string]string{"error": err.Error()})
+	if e.record().Config.AutoRemove && !errors.Is(err, ErrShutdown) {
+		e.s.spawn(func() { e.autoRemove() })
+	}
+	return errors.Join(err, undone)
+}
+
+// exitCode is what a command line should exit with after a failed start.
+func exitCode(err error) int {
+	var failed *StartError
+	if errors.As(err, &failed) {
+		return failed.ExitCode
+	}
+	return 125
+}
+
+// startError turns the agent's error into one with an exit code. The agent's codes are
+// those of internal/agent: NotFound and PermissionDenied speak of the command.
+func startError(id string, args []string, err error) error {
+	st, ok := status.FromError(err)
+	if !ok {
+		return fmt.Errorf("starting %q: %w", args[0], err)
+	}
+	code := 125
+	switch st.Code() {
+	case codes.NotFound:
+		code = 127
+	case codes.PermissionDenied:
+		code = 126
+	}
+	return &StartError{ID: id, ExitCode: code, Err: fmt.Errorf("starting %q: %s", args[0], st.Message())}
+}

@@ -1,0 +1,89 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"fmt"
+	"slices"
+)
+
+// State is where a container is in its life.
+//
+//	 (record made)
+//	      │
+//	┌─────▼────┐ fails: all removed
+//	│ Creating ├────────────────────▶ (gone)
+//	└─────┬────┘                        ▲ Remove; from Starting, Running
+//	      │ machine made                │ and Stopping by force
+//	┌─────▼────┐                        │
+//	│ Created  ├────────────────────────┤
+//	└─────┬────┘                        │
+//	      │ Start                       │
+//	┌─────▼────┐ fails      ┌───────┐   │
+//	│ Starting ├───────────▶│ Error ├───┤
+//	└─────┬──▲─┘            └───┬───┘   │
+//	      │  └──── Start ◀──────┘       │
+//	      │  ▲                          │
+//	      │  └──── Start ◀──────┐       │
+//	┌─────▼────┐ ends       ┌───┴────┐  │
+//	│ Running  ├───────────▶│ Exited ├──┘
+//	└─────┬────┘            └───▲────┘
+//	      │ Stop                │
+//	┌─────▼────┐ ends           │
+//	│ Stopping ├────────────────┘
+//	└──────────┘
+type State int
+
+// What holds in each state, and what is owed.
+const (
+	// Creating: record there, folder and machine perhaps. A daemon that finds it at start removes all.
+	Creating State = iota
+	// Created: record, folder, a stopped machine.
+	Created
+	// Starting: as Created, and perhaps a running machine. A daemon that finds it at start ends that.
+	Starting
+	// Running: machine runs, first process was started; a run with a supervisor.
+	Running
+	// Stopping: as Running; a signal was sent.
+	Stopping
+	// Exited: as Created, exit recorded; the machine may still be stopping.
+	Exited
+	// Error: as Created; Error tells why it could not be started.
+	Error
+)
+
+var stateNames = [...]string{"creating", "created", "starting", "running", "stopping", "exited", "error"}
+
+func (s State) String() string {
+	if s < 0 || int(s) >= len(stateNames) {
+		return fmt.Sprintf("state(%d)", int(s))
+	}
+	return stateNames[s]
+}
+
+// MarshalText writes the name.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads a name; an unknown one was written by a newer daemon and is an error.
+func (s *State) UnmarshalText(text []byte) error {
+	i := slices.Index(stateNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("unknown state %q", text)
+	}
+	*s = State(i)
+	return nil
+}
+
+// legal is the table: from each state, the states that may follow.
+var legal = [...][]State{
+	Creating: {Created},
+	Created:  {Starting},
+	Starting: {Running, Error},
+	Running:  {Stopping, Exited},
+	Stopping: {Exited},
+	Exited:   {Starting},
+	Error:    {Starting},
+}
+
+func (s State) mayBecome(to State) bool { return slices.Contains(legal[s], to) }

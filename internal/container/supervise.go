@@ -1,0 +1,145 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/micropod/micropod/internal/machine"
+)
+
+// machineStopLimit bounds the guest's own end: it syncs its disk, so that a later start finds all.
+const machineStopLimit = 20 * time.Second
+
+// errMachineEnded is the cause of a run's context when its machine is gone.
+var errMachineEnded = errors.New("the machine ended")
+
+// codeMachineEnded is the exit code of a container whose machine died under it.
+const codeMachineEnded = 255
+
+// supervise sees a started run through, in goroutines of its own.
+func (e *entry) supervise(r *run) {
+	e.s.spawn(func() {
+		ctx, cancel := context.WithCancelCause(e.s.life)
+		defer cancel(nil)
+		e.watchMachine(ctx, r, cancel)
+		r.pump(ctx, e.s.Machines)
+		if r.open {
+			go r.pumpInput(ctx, e.s.Machines)
+		}
+		exit, err := r.wait(ctx, e.s.Machines)
+		if e.s.life.Err() != nil {
+			e.letGo(r)
+			return
+		}
+		if err != nil {
+			exit = e.lost(ctx, err)
+		}
+		e.drain(ctx, r.process, cancel)
+		e.conclude(r, exit)
+	})
+}
+
+// watchMachine ends ctx when the machine does.
+func (e *entry) watchMachine(ctx context.Context, r *run, cancel context.CancelCauseFunc) {
+	ended, err := e.s.Machines.Ended(r.machine)
+	if err != nil {
+		cancel(fmt.Errorf("%w: %w", errMachineEnded, err))
+		return
+	}
+	go func() { // ends with ctx
+		select {
+		case <-ended:
+			cancel(errMachineEnded)
+		case <-ctx.Done():
+		}
+	}()
+}
+
+// lost is the exit of a container that was not seen to end.
+func (e *entry) lost(ctx context.Context, err error) Exit {
+	exit := Exit{Code: codeMachineEnded, At: time.Now().UTC(), Reason: "the container was lost: " + err.Error()}
+	if e.info().State == Stopping { // we did it ourselves
+		return Exit{Code: 137, Signal: 9, At: exit.At, Reason: "ended by force"}
+	}
+	info, failed := e.s.Machines.Get(e.record().MachineID)
+	if !errors.Is(context.Cause(ctx), errMachineEnded) && (failed != nil || info.StoppedAt.Before(info.StartedAt)) {
+		return exit
+	}
+	exit.Reason = "machine ended: " + info.Reason
+	if info.Reason == "" || failed != nil {
+		exit.Reason = "machine ended"
+	}
+	return exit
+}
+
+// drain waits until all output has been read: the process has ended, so that is little. cancel ends
+// a guest's that does not come.
+func (e *entry) drain(ctx context.Context, p *process, cancel context.CancelCauseFunc) {
+	p.stdout.Drain()
+	p.stderr.Drain()
+	late := time.AfterFunc(e.s.DrainLimit, func() { cancel(errors.New("the guest does not end its output")) })
+	defer late.Stop()
+	p.pumps.Wait()
+	if ctx.Err() == nil || errors.Is(context.Cause(ctx), errMachineEnded) {
+		return
+	}
+	e.log.Warn("output may be incomplete", "exec", p.exec, "error", context.Cause(ctx))
+}
+
+// letGo leaves a run to the next daemon.
+func (e *entry) letGo(r *run) {
+	r.pumps.Wait()
+	e.file.LetGo()
+	r.finish(Exit{}, ErrShutdown)
+}
+
+// conclude records the end of a run and stops its machine.
+func (e *entry) conclude(r *run, exit Exit) {
+	if err := e.file.End(); err != nil {
+		e.log.Warn("closing the log", "error", err)
+	}
+	e.settle(Exited, func(rec *record) { rec.Exit, rec.Finished, rec.PID = &exit, exit.At, 0 })
+	r.finish(exit, nil)
+	e.log.Info("container ended", "code", exit.Code, "signal", exit.Signal, "oom", exit.OOMKilled, "reason", exit.Reason)
+	if exit.OOMKilled {
+		e.publish("oom", nil)
+	}
+	e.publish("die", map[string]string{"exitCode": strconv.Itoa(int(exit.Code))})
+	e.stopMachine()
+	if e.s.life.Err() != nil {
+		return // recover finds it Exited with a machine that may run
+	}
+	close(r.finished)
+	r.mu.Lock()
+	keep := r.keep
+	r.mu.Unlock()
+	if e.record().Config.AutoRemove && !keep {
+		e.s.spawn(e.autoRemove)
+	}
+}
+
+// stopMachine ends the machine of an ended container. A disk that is thrown away needs no sync.
+func (e *entry) stopMachine() {
+	rec := e.record()
+	err := e.s.Machines.Stop(e.s.life, rec.MachineID, machineStopLimit, rec.Config.AutoRemove)
+	var gone *machine.NotFoundError // it is being removed by force
+	if err != nil && !errors.As(err, &gone) && e.s.life.Err() == nil {
+		e.log.Error("stopping the machine of an ended container", "error", err)
+	}
+}
+
+// autoRemove removes a container that ended, as was asked for when it was made.
+func (e *entry) autoRemove() {
+	err := e.remove(e.s.life, false)
+	var gone *NotFoundError
+	var again *StateError
+	if err != nil && !errors.As(err, &gone) && !errors.As(err, &again) && e.s.life.Err() == nil {
+		e.log.Error("removing the ended container", "error", err)
+	}
+}
