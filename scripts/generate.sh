@@ -18,19 +18,19 @@ go build -o "$plugins/" \
     connectrpc.com/connect/cmd/protoc-gen-connect-go \
     github.com/containerd/ttrpc/cmd/protoc-gen-go-ttrpc
 
-generate() { # FOLDER PLUGIN...: one protoc run over the folder's .proto files
-    local folder=$1 outputs=()
-    shift
+generate() { # ROOT FOLDER PLUGIN...: one protoc run over the folder's .proto files, whose imports are relative to ROOT
+    local root=$1 folder=$2 outputs=()
+    shift 2
     for plugin in "$@"; do
         outputs+=("--${plugin}_out=." "--${plugin}_opt=module=github.com/micropod/micropod")
     done
-    PATH="$plugins:$PATH" protoc -I . "${outputs[@]}" "$folder"/*.proto
+    PATH="$plugins:$PATH" protoc -I "$root" "${outputs[@]}" "$folder"/*.proto
     echo "generated $folder"
 }
 
 if compgen -G 'api/micropod/v1/*.proto' >/dev/null; then
-    generate api/micropod/v1 go connect-go
+    generate api api/micropod/v1 go connect-go
 fi
 if compgen -G 'api/agent/v1/*.proto' >/dev/null; then
-    generate api/agent/v1 go go-ttrpc
+    generate . api/agent/v1 go go-ttrpc
 fi

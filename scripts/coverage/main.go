@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command coverage reads a coverage profile and tells how many statements ran, per
-// package and in all. Generated code does not count. Packages come on standard input,
+// package and in all. Generated code and what only tests use do not count. Packages come on standard input,
 // one a line: those that the profile does not know are told, since all their statements
 // are missing from the total. It fails when the total is under -min per cent.
 package main
@@ -47,7 +47,7 @@ func run(path string, minimum float64, packages io.Reader, out io.Writer) error 
 		fmt.Fprintf(out, "%6.1f %%  %5d of %5d  %s\n", c.percent(), c.ran, c.statements, pkg)
 	}
 	for lines := bufio.NewScanner(packages); lines.Scan(); {
-		if pkg := lines.Text(); counts[pkg] == nil && !slices.Contains(withoutStatements, pkg) {
+		if pkg := lines.Text(); counts[pkg] == nil && ofProduct(pkg) && !slices.Contains(withoutStatements, pkg) {
 			fmt.Fprintf(out, "not in the profile, no statement counted: %s\n", pkg)
 		}
 	}

@@ -78,8 +78,15 @@ func counted(file string) bool {
 			return false
 		}
 	}
-	for _, folder := range []string{"/micropod/test/", "/micropod/scripts/"} {
-		if strings.Contains(file, folder) {
+	return ofProduct(path.Dir(file))
+}
+
+// ofProduct is false for what only tests and developers use: test/, scripts/, and suites
+// and oracles beside the product (vmmtest, erofstest).
+func ofProduct(pkg string) bool {
+	pkg = strings.TrimPrefix(pkg, "github.com/micropod/micropod/")
+	for part := range strings.SplitSeq(pkg, "/") {
+		if strings.HasSuffix(part, "test") || part == "scripts" {
 			return false
 		}
 	}
