@@ -38,6 +38,7 @@ type attachment struct {
 	stdout io.Writer
 	stderr io.Writer
 	resize <-chan *v1.WindowSize
+	credit inputCredit
 	// opened is called once, as soon as the streams stand. An error ends the attachment.
 	opened func(ctx context.Context, tty bool) error
 }
@@ -70,8 +71,8 @@ func (a *attachment) run(ctx context.Context) (*v1.Exit, error) {
 
 // daemonGone tells a broken connection from an answer.
 func daemonGone(err error) bool {
-	if errorDetail(err) != nil {
-		return false
+	if d := errorDetail(err); d != nil {
+		return d.Code == "shutting_down" // it let go of the process, the next daemon takes it up
 	}
 	var remote *connect.Error
 	if errors.As(err, &remote) {
@@ -113,6 +114,8 @@ func (a *attachment) runOnce(ctx context.Context) (exit *v1.Exit, progress bool,
 			err = a.write(stream, a.stdout, m.Stdout, &a.open.StdoutOffset)
 		case *v1.AttachResponse_Stderr:
 			err = a.write(stream, a.stderr, m.Stderr, &a.open.StderrOffset)
+		case *v1.AttachResponse_Input:
+			a.credit.grant(m.Input.Offset)
 		case *v1.AttachResponse_Exit:
 			return m.Exit, progress, nil
 		}
@@ -138,6 +141,7 @@ func (a *attachment) begin(ctx context.Context, o *v1.AttachOpened, stream *send
 		if err := a.stdin.rewind(o.StdinOffset); err != nil {
 			return err
 		}
+		a.credit.reset(o.StdinOffset)
 		senders.Go(func() { a.sendInput(ctx, stream, cancel) })
 	}
 	if a.resize != nil {
@@ -148,6 +152,9 @@ func (a *attachment) begin(ctx context.Context, o *v1.AttachOpened, stream *send
 
 func (a *attachment) sendInput(ctx context.Context, stream *sender, cancel context.CancelCauseFunc) {
 	for {
+		if a.credit.wait(ctx, a.stdin.sent) != nil {
+			return
+		}
 		data, err := a.stdin.next(ctx)
 		switch {
 		case errors.Is(err, io.EOF):

@@ -1846,6 +1846,7 @@ type AttachResponse struct {
 	//	*AttachResponse_Stdout
 	//	*AttachResponse_Stderr
 	//	*AttachResponse_Exit
+	//	*AttachResponse_Input
 	Message       isAttachResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1924,6 +1925,15 @@ func (x *AttachResponse) GetExit() *Exit {
 	return nil
 }
 
+func (x *AttachResponse) GetInput() *InputTaken {
+	if x != nil {
+		if x, ok := x.Message.(*AttachResponse_Input); ok {
+			return x.Input
+		}
+	}
+	return nil
+}
+
 type isAttachResponse_Message interface {
 	isAttachResponse_Message()
 }
@@ -1944,6 +1954,10 @@ type AttachResponse_Exit struct {
 	Exit *Exit `protobuf:"bytes,4,opt,name=exit,proto3,oneof"` // last, after all output
 }
 
+type AttachResponse_Input struct {
+	Input *InputTaken `protobuf:"bytes,5,opt,name=input,proto3,oneof"` // now and then, when the client gives input
+}
+
 func (*AttachResponse_Opened) isAttachResponse_Message() {}
 
 func (*AttachResponse_Stdout) isAttachResponse_Message() {}
@@ -1951,6 +1965,54 @@ func (*AttachResponse_Stdout) isAttachResponse_Message() {}
 func (*AttachResponse_Stderr) isAttachResponse_Message() {}
 
 func (*AttachResponse_Exit) isAttachResponse_Message() {}
+
+func (*AttachResponse_Input) isAttachResponse_Message() {}
+
+// InputTaken lets a client go on with input. It sends at most 256 KiB beyond what was taken
+// (at first AttachOpened.stdin_offset), so that its other messages, acks above all, always come through.
+type InputTaken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        uint64                 `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"` // all input below has been taken
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InputTaken) Reset() {
+	*x = InputTaken{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InputTaken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InputTaken) ProtoMessage() {}
+
+func (x *InputTaken) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InputTaken.ProtoReflect.Descriptor instead.
+func (*InputTaken) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *InputTaken) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
 
 type AttachOpened struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1962,7 +2024,7 @@ type AttachOpened struct {
 
 func (x *AttachOpened) Reset() {
 	*x = AttachOpened{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	mi := &file_micropod_v1_containers_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2036,7 @@ func (x *AttachOpened) String() string {
 func (*AttachOpened) ProtoMessage() {}
 
 func (x *AttachOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	mi := &file_micropod_v1_containers_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2049,7 @@ func (x *AttachOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpened.ProtoReflect.Descriptor instead.
 func (*AttachOpened) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{23}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AttachOpened) GetStdinOffset() uint64 {
@@ -2014,7 +2076,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[24]
+	mi := &file_micropod_v1_containers_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2026,7 +2088,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[24]
+	mi := &file_micropod_v1_containers_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2101,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{24}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Chunk) GetOffset() uint64 {
@@ -2074,7 +2136,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[25]
+	mi := &file_micropod_v1_containers_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2148,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[25]
+	mi := &file_micropod_v1_containers_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2161,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{25}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExecRequest) GetContainer() string {
@@ -2181,7 +2243,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[26]
+	mi := &file_micropod_v1_containers_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2255,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[26]
+	mi := &file_micropod_v1_containers_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2268,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{26}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExecResponse) GetExecId() string {
@@ -2226,7 +2288,7 @@ type WaitContainerRequest struct {
 
 func (x *WaitContainerRequest) Reset() {
 	*x = WaitContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[27]
+	mi := &file_micropod_v1_containers_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2300,7 @@ func (x *WaitContainerRequest) String() string {
 func (*WaitContainerRequest) ProtoMessage() {}
 
 func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[27]
+	mi := &file_micropod_v1_containers_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2251,7 +2313,7 @@ func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitContainerRequest.ProtoReflect.Descriptor instead.
 func (*WaitContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{27}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WaitContainerRequest) GetContainer() string {
@@ -2277,7 +2339,7 @@ type WaitContainerResponse struct {
 
 func (x *WaitContainerResponse) Reset() {
 	*x = WaitContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[28]
+	mi := &file_micropod_v1_containers_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2351,7 @@ func (x *WaitContainerResponse) String() string {
 func (*WaitContainerResponse) ProtoMessage() {}
 
 func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[28]
+	mi := &file_micropod_v1_containers_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2364,7 @@ func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitContainerResponse.ProtoReflect.Descriptor instead.
 func (*WaitContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{28}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WaitContainerResponse) GetExit() *Exit {
@@ -2321,7 +2383,7 @@ type GetContainerRequest struct {
 
 func (x *GetContainerRequest) Reset() {
 	*x = GetContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[29]
+	mi := &file_micropod_v1_containers_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2395,7 @@ func (x *GetContainerRequest) String() string {
 func (*GetContainerRequest) ProtoMessage() {}
 
 func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[29]
+	mi := &file_micropod_v1_containers_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2408,7 @@ func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerRequest.ProtoReflect.Descriptor instead.
 func (*GetContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{29}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetContainerRequest) GetContainer() string {
@@ -2365,7 +2427,7 @@ type GetContainerResponse struct {
 
 func (x *GetContainerResponse) Reset() {
 	*x = GetContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[30]
+	mi := &file_micropod_v1_containers_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2439,7 @@ func (x *GetContainerResponse) String() string {
 func (*GetContainerResponse) ProtoMessage() {}
 
 func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[30]
+	mi := &file_micropod_v1_containers_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2452,7 @@ func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerResponse.ProtoReflect.Descriptor instead.
 func (*GetContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{30}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetContainerResponse) GetContainer() *Container {
@@ -2410,7 +2472,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[31]
+	mi := &file_micropod_v1_containers_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2484,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[31]
+	mi := &file_micropod_v1_containers_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2497,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{31}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListContainersRequest) GetAll() bool {
@@ -2461,7 +2523,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[32]
+	mi := &file_micropod_v1_containers_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2535,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[32]
+	mi := &file_micropod_v1_containers_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2548,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{32}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListContainersResponse) GetContainers() []*Container {
@@ -2511,7 +2573,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[33]
+	mi := &file_micropod_v1_containers_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +2585,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[33]
+	mi := &file_micropod_v1_containers_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +2598,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{33}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -2599,7 +2661,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[34]
+	mi := &file_micropod_v1_containers_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +2673,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[34]
+	mi := &file_micropod_v1_containers_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +2686,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{34}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LogsResponse) GetTime() *timestamppb.Timestamp {
@@ -2659,7 +2721,7 @@ type ResizeTTYRequest struct {
 
 func (x *ResizeTTYRequest) Reset() {
 	*x = ResizeTTYRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[35]
+	mi := &file_micropod_v1_containers_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +2733,7 @@ func (x *ResizeTTYRequest) String() string {
 func (*ResizeTTYRequest) ProtoMessage() {}
 
 func (x *ResizeTTYRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[35]
+	mi := &file_micropod_v1_containers_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +2746,7 @@ func (x *ResizeTTYRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTTYRequest.ProtoReflect.Descriptor instead.
 func (*ResizeTTYRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{35}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ResizeTTYRequest) GetContainer() string {
@@ -2716,7 +2778,7 @@ type ResizeTTYResponse struct {
 
 func (x *ResizeTTYResponse) Reset() {
 	*x = ResizeTTYResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[36]
+	mi := &file_micropod_v1_containers_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +2790,7 @@ func (x *ResizeTTYResponse) String() string {
 func (*ResizeTTYResponse) ProtoMessage() {}
 
 func (x *ResizeTTYResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[36]
+	mi := &file_micropod_v1_containers_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +2803,7 @@ func (x *ResizeTTYResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTTYResponse.ProtoReflect.Descriptor instead.
 func (*ResizeTTYResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{36}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{37}
 }
 
 var File_micropod_v1_containers_proto protoreflect.FileDescriptor
@@ -2923,13 +2985,17 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\n" +
 	"WindowSize\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x12\n" +
-	"\x04cols\x18\x02 \x01(\rR\x04cols\"\xd5\x01\n" +
+	"\x04cols\x18\x02 \x01(\rR\x04cols\"\x86\x02\n" +
 	"\x0eAttachResponse\x123\n" +
 	"\x06opened\x18\x01 \x01(\v2\x19.micropod.v1.AttachOpenedH\x00R\x06opened\x12,\n" +
 	"\x06stdout\x18\x02 \x01(\v2\x12.micropod.v1.ChunkH\x00R\x06stdout\x12,\n" +
 	"\x06stderr\x18\x03 \x01(\v2\x12.micropod.v1.ChunkH\x00R\x06stderr\x12'\n" +
-	"\x04exit\x18\x04 \x01(\v2\x11.micropod.v1.ExitH\x00R\x04exitB\t\n" +
-	"\amessage\"C\n" +
+	"\x04exit\x18\x04 \x01(\v2\x11.micropod.v1.ExitH\x00R\x04exit\x12/\n" +
+	"\x05input\x18\x05 \x01(\v2\x17.micropod.v1.InputTakenH\x00R\x05inputB\t\n" +
+	"\amessage\"$\n" +
+	"\n" +
+	"InputTaken\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x04R\x06offset\"C\n" +
 	"\fAttachOpened\x12!\n" +
 	"\fstdin_offset\x18\x01 \x01(\x04R\vstdinOffset\x12\x10\n" +
 	"\x03tty\x18\x02 \x01(\bR\x03tty\"3\n" +
@@ -3026,7 +3092,7 @@ func file_micropod_v1_containers_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_containers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_micropod_v1_containers_proto_goTypes = []any{
 	(ContainerState)(0),              // 0: micropod.v1.ContainerState
 	(*Ulimit)(nil),                   // 1: micropod.v1.Ulimit
@@ -3052,49 +3118,50 @@ var file_micropod_v1_containers_proto_goTypes = []any{
 	(*AttachAck)(nil),                // 21: micropod.v1.AttachAck
 	(*WindowSize)(nil),               // 22: micropod.v1.WindowSize
 	(*AttachResponse)(nil),           // 23: micropod.v1.AttachResponse
-	(*AttachOpened)(nil),             // 24: micropod.v1.AttachOpened
-	(*Chunk)(nil),                    // 25: micropod.v1.Chunk
-	(*ExecRequest)(nil),              // 26: micropod.v1.ExecRequest
-	(*ExecResponse)(nil),             // 27: micropod.v1.ExecResponse
-	(*WaitContainerRequest)(nil),     // 28: micropod.v1.WaitContainerRequest
-	(*WaitContainerResponse)(nil),    // 29: micropod.v1.WaitContainerResponse
-	(*GetContainerRequest)(nil),      // 30: micropod.v1.GetContainerRequest
-	(*GetContainerResponse)(nil),     // 31: micropod.v1.GetContainerResponse
-	(*ListContainersRequest)(nil),    // 32: micropod.v1.ListContainersRequest
-	(*ListContainersResponse)(nil),   // 33: micropod.v1.ListContainersResponse
-	(*LogsRequest)(nil),              // 34: micropod.v1.LogsRequest
-	(*LogsResponse)(nil),             // 35: micropod.v1.LogsResponse
-	(*ResizeTTYRequest)(nil),         // 36: micropod.v1.ResizeTTYRequest
-	(*ResizeTTYResponse)(nil),        // 37: micropod.v1.ResizeTTYResponse
-	nil,                              // 38: micropod.v1.ContainerConfig.LabelsEntry
-	nil,                              // 39: micropod.v1.ContainerConfig.TmpfsEntry
-	nil,                              // 40: micropod.v1.ContainerConfig.SysctlsEntry
-	nil,                              // 41: micropod.v1.ContainerConfig.AnnotationsEntry
-	nil,                              // 42: micropod.v1.ListContainersRequest.LabelsEntry
-	(*VMConfig)(nil),                 // 43: micropod.v1.VMConfig
-	(*timestamppb.Timestamp)(nil),    // 44: google.protobuf.Timestamp
-	(*VM)(nil),                       // 45: micropod.v1.VM
-	(*Progress)(nil),                 // 46: micropod.v1.Progress
+	(*InputTaken)(nil),               // 24: micropod.v1.InputTaken
+	(*AttachOpened)(nil),             // 25: micropod.v1.AttachOpened
+	(*Chunk)(nil),                    // 26: micropod.v1.Chunk
+	(*ExecRequest)(nil),              // 27: micropod.v1.ExecRequest
+	(*ExecResponse)(nil),             // 28: micropod.v1.ExecResponse
+	(*WaitContainerRequest)(nil),     // 29: micropod.v1.WaitContainerRequest
+	(*WaitContainerResponse)(nil),    // 30: micropod.v1.WaitContainerResponse
+	(*GetContainerRequest)(nil),      // 31: micropod.v1.GetContainerRequest
+	(*GetContainerResponse)(nil),     // 32: micropod.v1.GetContainerResponse
+	(*ListContainersRequest)(nil),    // 33: micropod.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),   // 34: micropod.v1.ListContainersResponse
+	(*LogsRequest)(nil),              // 35: micropod.v1.LogsRequest
+	(*LogsResponse)(nil),             // 36: micropod.v1.LogsResponse
+	(*ResizeTTYRequest)(nil),         // 37: micropod.v1.ResizeTTYRequest
+	(*ResizeTTYResponse)(nil),        // 38: micropod.v1.ResizeTTYResponse
+	nil,                              // 39: micropod.v1.ContainerConfig.LabelsEntry
+	nil,                              // 40: micropod.v1.ContainerConfig.TmpfsEntry
+	nil,                              // 41: micropod.v1.ContainerConfig.SysctlsEntry
+	nil,                              // 42: micropod.v1.ContainerConfig.AnnotationsEntry
+	nil,                              // 43: micropod.v1.ListContainersRequest.LabelsEntry
+	(*VMConfig)(nil),                 // 44: micropod.v1.VMConfig
+	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
+	(*VM)(nil),                       // 46: micropod.v1.VM
+	(*Progress)(nil),                 // 47: micropod.v1.Progress
 }
 var file_micropod_v1_containers_proto_depIdxs = []int32{
-	38, // 0: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
-	39, // 1: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
+	39, // 0: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
+	40, // 1: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
 	3,  // 2: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
-	40, // 3: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
+	41, // 3: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
 	1,  // 4: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
 	2,  // 5: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
-	43, // 6: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
-	41, // 7: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
-	44, // 8: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	44, // 6: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
+	42, // 7: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
+	45, // 8: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
 	4,  // 9: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
 	0,  // 10: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
-	44, // 11: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	44, // 12: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	44, // 13: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	45, // 11: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	45, // 12: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	45, // 13: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
 	5,  // 14: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
-	45, // 15: micropod.v1.Container.vm:type_name -> micropod.v1.VM
+	46, // 15: micropod.v1.Container.vm:type_name -> micropod.v1.VM
 	4,  // 16: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
-	46, // 17: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
+	47, // 17: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
 	6,  // 18: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
 	6,  // 19: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
 	6,  // 20: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
@@ -3102,50 +3169,51 @@ var file_micropod_v1_containers_proto_depIdxs = []int32{
 	20, // 22: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
 	22, // 23: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
 	21, // 24: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	24, // 25: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	25, // 26: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	25, // 27: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	25, // 25: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	26, // 26: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	26, // 27: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
 	5,  // 28: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	22, // 29: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	5,  // 30: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	6,  // 31: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	42, // 32: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	6,  // 33: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	44, // 34: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	44, // 35: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	44, // 36: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	22, // 37: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	7,  // 38: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	9,  // 39: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	11, // 40: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	13, // 41: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	15, // 42: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	17, // 43: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	19, // 44: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	26, // 45: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	28, // 46: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	30, // 47: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	32, // 48: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	34, // 49: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	36, // 50: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	8,  // 51: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	10, // 52: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	12, // 53: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	14, // 54: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	16, // 55: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	18, // 56: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	23, // 57: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	27, // 58: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	29, // 59: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	31, // 60: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	33, // 61: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	35, // 62: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	37, // 63: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	51, // [51:64] is the sub-list for method output_type
-	38, // [38:51] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	24, // 29: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	22, // 30: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	5,  // 31: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	6,  // 32: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	43, // 33: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	6,  // 34: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	45, // 35: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	45, // 36: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	45, // 37: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	22, // 38: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	7,  // 39: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	9,  // 40: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	11, // 41: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	13, // 42: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	15, // 43: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	17, // 44: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	19, // 45: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	27, // 46: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	29, // 47: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	31, // 48: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	33, // 49: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	35, // 50: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	37, // 51: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	8,  // 52: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	10, // 53: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	12, // 54: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	14, // 55: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	16, // 56: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	18, // 57: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	23, // 58: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	28, // 59: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	30, // 60: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	32, // 61: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	34, // 62: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	36, // 63: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	38, // 64: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	52, // [52:65] is the sub-list for method output_type
+	39, // [39:52] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }
@@ -3173,6 +3241,7 @@ func file_micropod_v1_containers_proto_init() {
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
 		(*AttachResponse_Exit)(nil),
+		(*AttachResponse_Input)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3180,7 +3249,7 @@ func file_micropod_v1_containers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_containers_proto_rawDesc), len(file_micropod_v1_containers_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
