@@ -144,8 +144,9 @@ func parseLevel(text string) attempt[slog.Level] {
 	return attempt[slog.Level]{v: l}
 }
 
-// maxSocketPath is what sun_path holds with its end mark (unix(7)).
-const maxSocketPath = 107
+// maxRunDir is what leaves room for the longest socket below RunDir: sun_path holds
+// 107 bytes (unix(7)).
+const maxRunDir = 107 - len("/machines/0123456789abcdef/firecracker.sock")
 
 func (c *Config) check() error {
 	var errs []error
@@ -159,6 +160,6 @@ func (c *Config) check() error {
 	bad(c.Scratch >= 16<<20, "default_scratch is %d bytes, want at least 16m", c.Scratch)
 	bad(c.UIDFirst >= 1000 && c.UIDCount >= 1 && int64(c.UIDFirst)+int64(c.UIDCount) < 1<<31,
 		"uid_first %d and uid_count %d: want a range from 1000 on below 2147483648", c.UIDFirst, c.UIDCount)
-	bad(len(c.ListenSocket()) <= maxSocketPath, "run_dir %s is too long: the socket's path may have %d bytes", c.RunDir, maxSocketPath)
+	bad(len(c.RunDir) <= maxRunDir, "run_dir %s is too long for the sockets below it: it may have %d bytes", c.RunDir, maxRunDir)
 	return errors.Join(errs...)
 }

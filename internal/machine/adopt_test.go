@@ -57,7 +57,7 @@ func TestRunningMachinesAreTakenOver(t *testing.T) {
 	if err := w.Start(t.Context(), idle.ID); err != nil {
 		t.Error(err)
 	}
-	w.host.vmm(i.PID).end(vmm.Exit{Code: 0, Reason: "guest powered off"})
+	w.host.vmm(i.PID).end(vmm.Exit{Code: 0, Reason: vmm.PoweredOff})
 	w.want(w.ended(i.ID), Stopped, "guest powered off")
 }
 

@@ -22,9 +22,10 @@ type Boot struct {
 	TSCKHz         uint64 // of this host; 0: not known
 }
 
-// commandLine is what the guest's kernel is told, beyond what the engine adds for itself.
-func (b Boot) commandLine(s Spec) string {
-	return kernel.CommandLine(kernel.Boot{TSCKHz: b.TSCKHz, VCPUs: s.VCPUs, Extra: strings.Fields(s.Args)})
+// CommandLine is what the guest's kernel is told, beyond what the engine adds for
+// itself; extra comes last and so wins.
+func (b Boot) CommandLine(vcpus int, extra string) string {
+	return kernel.CommandLine(kernel.Boot{TSCKHz: b.TSCKHz, VCPUs: vcpus, Extra: strings.Fields(extra)})
 }
 
 // BootSource finds or makes what machines boot from. It is called for each start and

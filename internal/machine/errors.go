@@ -93,3 +93,33 @@ func (e *StepError) Error() string {
 }
 
 func (e *StepError) Unwrap() error { return e.Err }
+
+// What the user can do next, for those errors that know. The API hands it on.
+
+// Remediation implements the API's hint.
+func (e *NotFoundError) Remediation() string { return "list machines with: micropod vm ls" }
+
+// Remediation implements the API's hint.
+func (e *AmbiguousError) Remediation() string { return "give more digits of the id, or the name" }
+
+// Remediation implements the API's hint.
+func (e *InUseError) Remediation() string {
+	return "choose another " + e.What + ", or remove that machine"
+}
+
+// Remediation implements the API's hint.
+func (e *SpecError) Remediation() string { return e.Mend }
+
+// Remediation implements the API's hint.
+func (e *StateError) Remediation() string {
+	switch {
+	case e.State == Unknown:
+		return "restart the daemon to have it judged again, or remove it by force"
+	case e.Action == "delete":
+		return "stop it first, or remove it by force"
+	case e.State == Stopped || e.State == Error:
+		return "start it first"
+	default:
+		return ""
+	}
+}

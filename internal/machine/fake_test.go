@@ -232,7 +232,7 @@ func (a *fakeAgent) Shutdown(context.Context, *agentv1.ShutdownRequest) (*agentv
 		return nil, err
 	}
 	if !a.v.host.stubborn {
-		go a.v.end(vmm.Exit{Code: 0, Reason: "guest powered off", At: time.Now()})
+		go a.v.end(vmm.Exit{Code: 0, Reason: vmm.PoweredOff, At: time.Now()})
 	}
 	return &agentv1.ShutdownResponse{}, nil
 }
@@ -274,7 +274,7 @@ func (m *fakeMachine) Kill(context.Context) error {
 	if err := m.host.fails("kill"); err != nil {
 		return err
 	}
-	m.end(vmm.Exit{Code: -1, Signal: 9, Reason: "killed", At: time.Now()})
+	m.end(vmm.Exit{Code: -1, Signal: 9, Reason: vmm.Killed, At: time.Now()})
 	return nil
 }
 

@@ -4,6 +4,7 @@
 package machine
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -42,7 +43,7 @@ func (m *machine) supervise(r *run) {
 	}
 	if err != nil {
 		m.log.Error("waiting for the VMM", "error", err)
-		exit = vmm.Exit{Code: -1, Reason: "unknown: " + err.Error(), At: time.Now()}
+		exit = vmm.Exit{Code: -1, Reason: vmm.Unknown + ": " + err.Error(), At: time.Now()}
 	}
 	r.exit = exit
 	close(r.gone)
@@ -61,17 +62,16 @@ func (m *machine) supervise(r *run) {
 
 // verdict says what the end of a VMM means that nobody asked for.
 func verdict(e vmm.Exit) (State, string) {
-	reason := e.Reason
-	if reason == "" {
-		reason = "unknown"
-	}
+	reason := cmp.Or(e.Reason, vmm.Unknown)
 	switch {
+	case e.Orderly():
+		return Stopped, reason
 	case e.Signal != 0:
 		return Error, fmt.Sprintf("the VMM was ended by signal %d (%s)", e.Signal, reason)
-	case e.Code == 0:
-		return Stopped, reason
-	default:
+	case e.Code > 0:
 		return Error, fmt.Sprintf("the VMM ended with code %d: %s", e.Code, reason)
+	default:
+		return Error, reason
 	}
 }
 

@@ -405,7 +405,7 @@ func TestVMMThatDiesWhileBooting(t *testing.T) {
 	w.host.deaf = true
 	i := w.create(Spec{})
 	failed := w.startAside(t.Context(), i.ID)
-	w.onlyVMM().end(vmm.Exit{Code: 1, Reason: "guest crashed", At: time.Now()})
+	w.onlyVMM().end(vmm.Exit{Code: 1, Reason: vmm.Crashed, At: time.Now()})
 	if err := <-failed; !errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), "guest crashed") {
 		t.Errorf("Start gave %v, want that the guest crashed", err)
 	}
@@ -572,9 +572,11 @@ func TestMachineEndsByItself(t *testing.T) {
 		state  State
 		reason string
 	}{
-		"power off": {vmm.Exit{Code: 0, Reason: "guest powered off"}, Stopped, "guest powered off"},
-		"crash":     {vmm.Exit{Code: 3, Reason: "guest crashed"}, Error, "guest crashed"},
-		"killed":    {vmm.Exit{Code: -1, Signal: 9, Reason: "killed"}, Error, "signal 9"},
+		"power off": {vmm.Exit{Code: 0, Reason: vmm.PoweredOff}, Stopped, "guest powered off"},
+		"reboot":    {vmm.Exit{Code: 0, Reason: vmm.Rebooted}, Stopped, "guest rebooted"},
+		"crash":     {vmm.Exit{Code: 0, Reason: vmm.Crashed}, Error, "guest crashed"},
+		"vmm fails": {vmm.Exit{Code: 3, Reason: "out of luck"}, Error, "code 3: out of luck"},
+		"killed":    {vmm.Exit{Code: -1, Signal: 9, Reason: vmm.Killed}, Error, "signal 9"},
 		"unknown":   {vmm.Exit{Code: -1}, Error, "unknown"},
 	} {
 		t.Run(name, func(t *testing.T) {

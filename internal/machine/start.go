@@ -134,7 +134,7 @@ func (b *boot) config() vmm.Config {
 		Memory:      b.spec.Memory,
 		Kernel:      b.files.Kernel,
 		Initrd:      b.files.Initrd,
-		Args:        b.files.commandLine(b.spec),
+		Args:        b.files.CommandLine(b.spec.VCPUs, b.spec.Args),
 		Drives:      drives,
 		UID:         uid,
 		GID:         uid,

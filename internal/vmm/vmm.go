@@ -162,9 +162,21 @@ type Stats struct {
 type Exit struct {
 	Code   int    // exit code, or -1 when not known (an adopted machine is no child of ours)
 	Signal int    // when ended by a signal, else 0
-	Reason string // for people: "guest powered off", "guest crashed", "killed", "unknown"
+	Reason string // for people; one of those below where it fits
 	At     time.Time
 }
+
+// Reasons of an Exit that all engines word alike.
+const (
+	PoweredOff = "guest powered off"
+	Rebooted   = "guest rebooted" // which ends a machine too
+	Crashed    = "guest crashed"
+	Killed     = "killed"
+	Unknown    = "unknown"
+)
+
+// Orderly says whether the guest ended by its own will.
+func (e Exit) Orderly() bool { return e.Reason == PoweredOff || e.Reason == Rebooted }
 
 // Errors that callers tell apart.
 var (

@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/micropod/micropod/internal/vmm"
 )
 
@@ -261,9 +259,6 @@ func (m *machine) begin(ctx context.Context, prepare func(context.Context, *mach
 	if err := errors.Join(m.console.bound(), m.output.bound()); err != nil {
 		return err
 	}
-	if err := noCore(m.process.pid); err != nil {
-		return m.startError("forbidding core dumps", err)
-	}
 	if err := prepare(ctx, m); err != nil {
 		return m.startError("restoring", err)
 	}
@@ -287,15 +282,6 @@ func (m *machine) connectFirst(ctx context.Context) error {
 		}
 	}()
 	return m.connect(ctx)
-}
-
-// noCore keeps the guest's memory out of core files.
-func noCore(pid int) error {
-	err := unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil)
-	if errors.Is(err, unix.ESRCH) {
-		return nil // what follows tells that it died
-	}
-	return err
 }
 
 // startError ends the process and quotes what it and its guest said.

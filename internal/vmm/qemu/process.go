@@ -70,9 +70,28 @@ func startWithoutNewPrivileges(cmd *exec.Cmd) error {
 			done <- fmt.Errorf("setting no_new_privs: %w", err)
 			return
 		}
-		done <- cmd.Start()
+		done <- startWithoutCore(cmd)
 	}()
 	return <-done
+}
+
+var coreLimit sync.Mutex
+
+// startWithoutCore keeps the guest's memory out of core files: the child inherits a soft
+// limit of 0, and its sandbox does not let it raise that. (To set the limit from outside, of a
+// process under another uid, takes CAP_SYS_RESOURCE, which root in a container may lack.)
+func startWithoutCore(cmd *exec.Cmd) error {
+	coreLimit.Lock()
+	defer coreLimit.Unlock()
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &own); err != nil {
+		return fmt.Errorf("reading the limit of core files: %w", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 0, Max: own.Max}); err != nil {
+		return fmt.Errorf("forbidding core files: %w", err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_CORE, &own)
+	return cmd.Start()
 }
 
 // find takes hold of a process that an earlier daemon started. It returns
