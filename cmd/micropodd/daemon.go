@@ -1,0 +1,216 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/micropod/micropod/internal/config"
+	"github.com/micropod/micropod/internal/container"
+	"github.com/micropod/micropod/internal/doctor"
+	"github.com/micropod/micropod/internal/events"
+	"github.com/micropod/micropod/internal/image"
+	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/rootfs"
+	"github.com/micropod/micropod/internal/server"
+	"github.com/micropod/micropod/internal/store"
+	"github.com/micropod/micropod/internal/version"
+	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/late"
+	"github.com/micropod/micropod/internal/vmm/qemu"
+)
+
+// letGoLimit bounds the way from SIGTERM to the process's end.
+const letGoLimit = 10 * time.Second
+
+// daemon is every part, in the order in which they are made. They are let go of in reverse.
+type daemon struct {
+	config *config.Config
+	log    *slog.Logger
+
+	place      *server.Occupancy
+	db         *store.DB
+	events     *events.Bus
+	boot       *machine.BootFiles
+	qemu       *late.Engine[*qemu.Engine]
+	machines   *machine.Service
+	images     *image.Store
+	containers *container.Service
+}
+
+// serve runs the daemon until ctx ends, and then lets go of its machines: they go on.
+func serve(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
+	d := &daemon{config: c, log: log, events: new(events.Bus)}
+	defer func() { err = errors.Join(err, d.letGo()) }()
+	for _, part := range []func() error{d.occupy, d.openStore, d.makeEngine, d.openMachines, d.openImages, d.openContainers} {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	return d.answer(ctx)
+}
+
+func (d *daemon) occupy() (err error) {
+	if err := os.MkdirAll(d.config.DataDir, 0o711); err != nil {
+		return fmt.Errorf("making the data folder: %w", err)
+	}
+	d.place, err = server.Occupy(d.config.PIDFile())
+	return err
+}
+
+func (d *daemon) openStore() (err error) {
+	d.db, err = store.Open(filepath.Join(d.config.DataDir, "state.db"))
+	return err
+}
+
+func (d *daemon) makeEngine() error {
+	d.boot = &machine.BootFiles{Kernel: d.config.Kernel, Agent: d.config.Agent, CacheDir: filepath.Join(d.config.DataDir, "boot")}
+	d.qemu = late.New(qemu.Name, func() (*qemu.Engine, error) {
+		return qemu.New(qemu.Config{
+			Binary:     d.config.QEMU,
+			StateDir:   d.config.RunDir,
+			ProbeGuest: d.probeGuest,
+			Logger:     d.log,
+		})
+	})
+	return nil
+}
+
+func (d *daemon) probeGuest(ctx context.Context) (qemu.Guest, error) {
+	b, err := d.boot.Boot(ctx, "", false)
+	return qemu.Guest{Kernel: b.Kernel, Initrd: b.Initrd, Args: b.CommandLine(1, "")}, err
+}
+
+func (d *daemon) openMachines() (err error) {
+	d.machines, err = machine.New(machine.Config{
+		Engines:  []vmm.Engine{d.qemu},
+		DB:       d.db,
+		Boot:     d.boot,
+		MakeDisk: rootfs.CreateScratch,
+		DataDir:  d.config.DataDir,
+		RunDir:   d.config.RunDir,
+		Events:   d.events,
+		Log:      d.log,
+		UIDFirst: d.config.UIDFirst,
+		UIDCount: d.config.UIDCount,
+		VCPUs:    d.config.VCPUs,
+		Memory:   d.config.Memory,
+		Scratch:  d.config.Scratch,
+	})
+	return err
+}
+
+func (d *daemon) openImages() (err error) {
+	d.images, err = image.Open(image.Config{
+		Root:               filepath.Join(d.config.DataDir, "images"),
+		Convert:            convert,
+		Users:              func(id digest.Digest) []string { return d.containers.ImageUsers(id.String()) },
+		InsecureRegistries: d.config.InsecureRegistries,
+		Mirrors:            d.config.Mirrors,
+		Logger:             d.log,
+	})
+	return err
+}
+
+// convert puts the converter behind the image store's own types.
+func convert(ctx context.Context, layers []image.Layer, out string, progress func(done, total int64)) (image.RootFS, error) {
+	in := make([]rootfs.Layer, len(layers))
+	for i, l := range layers {
+		in[i] = rootfs.Layer{Path: l.Path, DiffID: l.DiffID}
+	}
+	r, err := rootfs.ConvertIsolated(ctx, in, out, rootfs.Limits{}, progress)
+	return image.RootFS{Digest: r.Digest, Size: r.Size, Entries: r.Entries}, err
+}
+
+func (d *daemon) openContainers() (err error) {
+	d.containers, err = container.New(container.ServiceConfig{
+		Machines: container.FromMachines(d.machines),
+		Images:   d.images,
+		DB:       d.db,
+		Dir:      filepath.Join(d.config.DataDir, "containers"),
+		Events:   d.events,
+		Log:      d.log,
+	})
+	return err
+}
+
+// answer serves the API until ctx ends.
+func (d *daemon) answer(ctx context.Context) error {
+	s := server.New(server.Config{
+		Machines:      d.machines,
+		Containers:    d.containers,
+		ContainersRPC: server.NewContainers(d.containers, d.machines),
+		Images:        d.images,
+		Doctor:        d.doctor(),
+		Events:        d.events,
+		Log:           d.log,
+		DataDir:       d.config.DataDir,
+		RunDir:        d.config.RunDir,
+	})
+	l, err := d.place.Listen(d.config.ListenSocket())
+	if err != nil {
+		return err
+	}
+	d.log.Info("micropodd serves", "version", version.Version, "socket", d.config.ListenSocket(), "machines", len(d.machines.List()))
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		d.log.Info("micropodd lets go; machines go on")
+	}
+	d.containers.Close() // before the server: what clients have not taken stays with the agents
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), letGoLimit/2)
+	defer cancel()
+	return errors.Join(err, s.Shutdown(ctx))
+}
+
+func (d *daemon) doctor() *doctor.Doctor {
+	return doctor.New(doctor.Config{
+		ProbeKVM: func(ctx context.Context) (bool, string, error) {
+			engine, err := d.qemu.Real()
+			if err != nil {
+				return false, "", err
+			}
+			answer, err := engine.Probe(ctx)
+			return answer.Usable, answer.Why, err
+		},
+		QEMU:    cmp.Or(d.config.QEMU, "qemu-system-x86_64"),
+		Kernel:  d.boot.Find,
+		Agent:   d.config.Agent,
+		DataDir: d.config.DataDir,
+	})
+}
+
+// letGo closes what was opened, the last first.
+func (d *daemon) letGo() error {
+	ctx, cancel := context.WithTimeout(context.Background(), letGoLimit)
+	defer cancel()
+	var errs []error
+	if d.containers != nil {
+		d.containers.Close()
+	}
+	if d.images != nil {
+		errs = append(errs, d.images.Close())
+	}
+	if d.machines != nil {
+		errs = append(errs, d.machines.Shutdown(ctx))
+	}
+	if d.db != nil {
+		errs = append(errs, d.db.Close())
+	}
+	if d.place != nil {
+		errs = append(errs, d.place.Release())
+	}
+	return errors.Join(errs...)
+}

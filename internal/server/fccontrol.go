@@ -1,0 +1,170 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect"
+
+	v1 "github.com/micropod/micropod/api/micropod/v1"
+	"github.com/micropod/micropod/internal/container"
+	"github.com/micropod/micropod/internal/machine"
+)
+
+// How long StopVM waits for a guest, in seconds: when not said, and at most.
+const (
+	defaultStopSeconds = 10
+	maxStopSeconds     = 24 * 60 * 60
+)
+
+// fcControl serves FCControl.
+type fcControl struct {
+	machines   *machine.Service
+	containers Containers
+}
+
+// CreateVM makes a machine and boots it. A boot that fails leaves no machine.
+func (f *fcControl) CreateVM(ctx context.Context, r *connect.Request[v1.CreateVMRequest]) (*connect.Response[v1.CreateVMResponse], error) {
+	spec, err := specFromWire(r.Msg)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.machines.Create(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	if !r.Msg.NoStart {
+		if err := f.machines.Start(ctx, info.ID); err != nil {
+			return nil, errors.Join(err, f.machines.Delete(context.WithoutCancel(ctx), info.ID, true))
+		}
+	}
+	vm, err := f.vm(info.ID)
+	return connect.NewResponse(&v1.CreateVMResponse{Vm: vm}), err
+}
+
+// StartVM boots a stopped machine.
+func (f *fcControl) StartVM(ctx context.Context, r *connect.Request[v1.StartVMRequest]) (*connect.Response[v1.StartVMResponse], error) {
+	if err := required("vm_id", r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	if err := f.machines.Start(ctx, r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	vm, err := f.vm(r.Msg.VmId)
+	return connect.NewResponse(&v1.StartVMResponse{Vm: vm}), err
+}
+
+// StopVM ends a machine's run.
+func (f *fcControl) StopVM(ctx context.Context, r *connect.Request[v1.StopVMRequest]) (*connect.Response[v1.StopVMResponse], error) {
+	if err := required("vm_id", r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	if r.Msg.TimeoutSeconds > maxStopSeconds {
+		return nil, &requestError{"timeout_seconds", "more than a day"}
+	}
+	timeout := time.Duration(cmp.Or(r.Msg.TimeoutSeconds, defaultStopSeconds)) * time.Second
+	if err := f.machines.Stop(ctx, r.Msg.VmId, timeout, r.Msg.Force); err != nil {
+		return nil, err
+	}
+	vm, err := f.vm(r.Msg.VmId)
+	return connect.NewResponse(&v1.StopVMResponse{Vm: vm}), err
+}
+
+// DeleteVM removes a machine, and the container that it was made for.
+func (f *fcControl) DeleteVM(ctx context.Context, r *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error) {
+	if err := required("vm_id", r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	info, err := f.machines.Get(r.Msg.VmId)
+	if err != nil {
+		return nil, err
+	}
+	if owner, ok := f.owner(info.ID); ok {
+		_, err = f.containers.Remove(ctx, owner, r.Msg.Force)
+	} else {
+		err = f.machines.Delete(ctx, info.ID, r.Msg.Force)
+	}
+	return connect.NewResponse(&v1.DeleteVMResponse{}), err
+}
+
+// GetVM tells of one machine, with what it uses now.
+func (f *fcControl) GetVM(ctx context.Context, r *connect.Request[v1.GetVMRequest]) (*connect.Response[v1.GetVMResponse], error) {
+	if err := required("vm_id", r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	vm, err := f.vm(r.Msg.VmId)
+	if err != nil {
+		return nil, err
+	}
+	if stats, err := f.machines.Stats(ctx, vm.Id); err == nil {
+		vm.ResidentBytes = uint64(max(stats.ResidentBytes, 0))
+	}
+	return connect.NewResponse(&v1.GetVMResponse{Vm: vm}), nil
+}
+
+// ListVMs tells of all machines that have the labels.
+func (f *fcControl) ListVMs(_ context.Context, r *connect.Request[v1.ListVMsRequest]) (*connect.Response[v1.ListVMsResponse], error) {
+	answer := &v1.ListVMsResponse{}
+	for _, info := range f.machines.List() {
+		if hasLabels(info.Labels, r.Msg.Labels) {
+			answer.Vms = append(answer.Vms, vmToWire(info))
+		}
+	}
+	return connect.NewResponse(answer), nil
+}
+
+// ConsoleLog reads a machine's console; it may be named by its container.
+func (f *fcControl) ConsoleLog(_ context.Context, r *connect.Request[v1.ConsoleLogRequest]) (*connect.Response[v1.ConsoleLogResponse], error) {
+	if err := required("vm_id", r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	ref := r.Msg.VmId
+	if c, err := f.containers.Get(ref); err == nil {
+		ref = c.MachineID
+	}
+	text, err := f.machines.Console(ref)
+	return connect.NewResponse(&v1.ConsoleLogResponse{Data: text}), err
+}
+
+func (f *fcControl) vm(ref string) (*v1.VM, error) {
+	info, err := f.machines.Get(ref)
+	if err != nil {
+		return nil, err
+	}
+	return vmToWire(info), nil
+}
+
+// owner is the container that a machine was made for.
+func (f *fcControl) owner(machineID string) (string, bool) {
+	for _, c := range f.containers.List(container.Filter{All: true}) {
+		if c.MachineID == machineID {
+			return c.ID, true
+		}
+	}
+	return "", false
+}
+
+// hasLabels asks for all of want; an empty value means: has the label.
+func hasLabels(have, want map[string]string) bool {
+	for key, value := range want {
+		if got, ok := have[key]; !ok || value != "" && got != value {
+			return false
+		}
+	}
+	return true
+}
+
+func required(field, value string) error {
+	if value == "" {
+		return &requestError{field, "it is required"}
+	}
+	if len(value) > 256 {
+		return &requestError{field, "more than 256 bytes"}
+	}
+	return nil
+}
