@@ -43,7 +43,7 @@ func (s *Service) Create(ctx context.Context, c Config, progress func(image.Even
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return Info{}, nil, errors.Join(err, u.Run(ctx))
+		return Info{}, nil, withUndo(err, u.Run(ctx))
 	}
 	u.Release()
 	s.mu.Lock()
@@ -58,6 +58,14 @@ func (s *Service) bind(ctx context.Context) (context.Context, context.CancelCaus
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(s.life, func() { cancel(ErrShutdown) })
 	return ctx, func(cause error) { stop(); cancel(cause) }
+}
+
+// withUndo adds what could not be taken back to an error, if anything.
+func withUndo(err, undone error) error {
+	if undone == nil {
+		return err
+	}
+	return fmt.Errorf("%w; and taking it back: %w", err, undone)
 }
 
 // make carries out Create's steps. The record goes before what it stands for: a daemon

@@ -130,7 +130,7 @@ func (e *entry) startFailed(ctx context.Context, r *run, err error, u *undo.Stac
 	if e.record().Config.AutoRemove && !errors.Is(err, ErrShutdown) {
 		e.s.spawn(func() { e.autoRemove() })
 	}
-	return errors.Join(err, undone)
+	return withUndo(err, undone)
 }
 
 // exitCode is what a command line should exit with after a failed start.
