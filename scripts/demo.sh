@@ -29,7 +29,7 @@ clean_up() {
 trap clean_up EXIT
 
 make_image() {
-    image=$(go run ./test/images/makeimage debian .cache/images)
+    image=$(go run ./test/images/makeimage debian .cache/images) || return
     echo "    $image: $(stat -c %s "$image") bytes"
 }
 
