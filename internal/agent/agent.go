@@ -51,5 +51,5 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	return NewServer(Config{Containers: runtime, Machine: kernel{}, CgroupRoot: containersCgroup}).Serve(context.Background(), pipe)
+	return NewServer(Config{Containers: runtime, Machine: kernel{}}).Serve(context.Background(), pipe)
 }

@@ -134,6 +134,7 @@ func execRequest(r *agentv1.ExecRequest) (runtime.ExecRequest, error) {
 		return runtime.ExecRequest{}, err
 	}
 	return runtime.ExecRequest{
+		ID:       r.ExecId,
 		Process:  process,
 		User:     r.User,
 		GroupAdd: r.GroupAdd,

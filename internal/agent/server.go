@@ -21,7 +21,6 @@ import (
 type Config struct {
 	Containers Containers
 	Machine    Machine
-	CgroupRoot string // containers' cgroups are its children, named by their ids
 }
 
 // Server serves the host: its calls and the streams of processes. The processes it knows belong to it, not to a session.
@@ -80,7 +79,7 @@ func (s *Server) session(ctx context.Context, conn io.ReadWriteCloser) error {
 		}
 		streams.Go(func() {
 			defer stream.Close()
-			if err := s.stream(ctx, stream); err != nil && ctx.Err() == nil {
+			if err := s.stream(ctx, stream); err != nil && !errors.Is(err, channel.ErrLost) && ctx.Err() == nil {
 				fmt.Fprintf(os.Stderr, "micropod-agent: stream: %v\n", err)
 			}
 		})

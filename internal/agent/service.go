@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,7 @@ type Containers interface {
 	Exec(ctx context.Context, container string, r runtime.ExecRequest) (*runtime.Process, error)
 	// Delete kills what is left of a container and frees it. runtime.ErrNotFound: it knows none of that id.
 	Delete(ctx context.Context, id string) error
+	Stats(id string) (runtime.Stats, error)
 }
 
 // service answers the host's calls. Its further methods are in a file per family.
@@ -95,6 +97,26 @@ func (s service) Resize(_ context.Context, r *agentv1.ResizeRequest) (*agentv1.R
 	return &agentv1.ResizeResponse{}, nil
 }
 
+// Stats tells what a container uses.
+func (s service) Stats(_ context.Context, r *agentv1.StatsRequest) (*agentv1.StatsResponse, error) {
+	stats, err := s.config.Containers.Stats(r.ContainerId)
+	if errors.Is(err, runtime.ErrNotFound) {
+		return nil, status.Errorf(codes.NotFound, "no container %s", r.ContainerId)
+	}
+	if err != nil {
+		return nil, statusOf(err)
+	}
+	return &agentv1.StatsResponse{
+		CpuUsec:          stats.CPUUsec,
+		MemoryBytes:      stats.MemoryBytes,
+		MemoryLimitBytes: stats.MemoryLimitBytes,
+		Pids:             stats.Pids,
+		ReadBytes:        stats.ReadBytes,
+		WriteBytes:       stats.WriteBytes,
+		OomKills:         stats.OOMKills,
+	}, nil
+}
+
 // State lists all processes.
 func (s service) State(context.Context, *agentv1.StateRequest) (*agentv1.StateResponse, error) {
 	var list []*agentv1.ProcessState
@@ -125,11 +147,18 @@ var codeOf = []struct {
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{unix.ENOSPC, codes.ResourceExhausted},
 	{unix.ENOMEM, codes.ResourceExhausted},
+	{os.ErrProcessDone, codes.FailedPrecondition},
 	{unix.ESRCH, codes.FailedPrecondition},
+	{unix.ENOTTY, codes.FailedPrecondition},
 }
 
-// statusOf makes an error for the host, which says what it is at least in words.
+// statusOf makes an error for the host. What the user did wrong is told in the
+// runtime's sentence alone, the way Docker's users know it.
 func statusOf(err error) error {
+	var started *runtime.StartError
+	if errors.As(err, &started) && started.Kind != nil {
+		err = started
+	}
 	code := codes.Internal
 	for _, c := range codeOf {
 		if errors.Is(err, c.err) {

@@ -13,7 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/containerd/ttrpc"
-	"google.golang.org/genproto/googleapis/rpc/status"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -66,23 +67,29 @@ func (s *Session) bound(ctx context.Context, method string) (context.Context, co
 	return context.WithTimeout(ctx, s.options.CallTimeout)
 }
 
-// failed tells why a call got no answer: the end of the session before all, which ttrpc words in several ways.
+// failed tells why a call got no answer. An error that is neither the caller's nor of
+// the request (too large) is one of the stream of calls: without it the session is of no use and ends.
 func (s *Session) failed(ctx context.Context, method string, err error) error {
-	if ended := s.Err(); ended != nil {
-		err = ended
-	} else if ctx.Err() != nil {
+	_, request := status.FromError(err)
+	switch {
+	case s.host.Err() != nil:
+		err = s.Err()
+	case ctx.Err() != nil:
 		err = context.Cause(ctx)
+	case !request:
+		s.host.Fail(fmt.Errorf("stream of calls: %w", err))
+		err = s.Err()
 	}
 	return fmt.Errorf("calling the agent's %s: %w", method, err)
 }
 
 // clean leaves of a guest's error what may be shown to people: no control
 // characters (a terminal obeys them), no details, bounded text.
-func clean(st *status.Status) *status.Status {
+func clean(st *statuspb.Status) *statuspb.Status {
 	if st == nil {
 		return nil
 	}
-	return &status.Status{Code: st.Code, Message: cleanText(st.Message)}
+	return &statuspb.Status{Code: st.Code, Message: cleanText(st.Message)}
 }
 
 func cleanText(text string) string {

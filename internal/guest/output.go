@@ -91,8 +91,11 @@ func name(h channel.Header) string {
 }
 
 // Read implements io.Reader. io.EOF is the end of the output; an error that wraps ErrEnded
-// means that the next session can go on at Offset.
+// means that the next session can go on at Offset. A reader that leaves 256 KiB without Ack gets no more.
 func (o *Output) Read(p []byte) (int, error) {
+	if o.isClosed() {
+		return 0, net.ErrClosed
+	}
 	n, err := o.stream.Read(p)
 	o.offset.Add(uint64(n))
 	switch {

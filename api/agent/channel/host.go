@@ -27,8 +27,9 @@ type Host struct {
 	guard *guard
 	slots chan struct{} // one for each open stream
 
-	done chan struct{}
-	err  error // set before done is closed
+	failed chan error // holds the reason given to Fail
+	done   chan struct{}
+	err    error // set before done is closed
 }
 
 // Dial greets the agent behind conn and begins a session. ctx bounds the
@@ -40,7 +41,7 @@ func Dial(ctx context.Context, conn net.Conn) (*Host, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	h := &Host{slots: make(chan struct{}, MaxStreams), done: make(chan struct{})}
+	h := &Host{slots: make(chan struct{}, MaxStreams), failed: make(chan error, 1), done: make(chan struct{})}
 	h.guard = newGuard(&pipe{ReadWriteCloser: conn, ahead: ahead}, h.release)
 	h.mux, err = yamux.Client(h.guard, config())
 	if err != nil {
@@ -55,6 +56,11 @@ func Dial(ctx context.Context, conn net.Conn) (*Host, error) {
 // its cause; no stream can arrive, guard refuses them.
 func (h *Host) watch() {
 	_, err := h.mux.Accept()
+	select {
+	case reason := <-h.failed:
+		err = reason
+	default:
+	}
 	switch {
 	case errors.Is(err, yamux.ErrSessionShutdown):
 		err = ErrClosed
@@ -85,6 +91,18 @@ func (h *Host) Close() error {
 	err := h.mux.Close()
 	<-h.done
 	return err
+}
+
+// Fail ends the session, unless it has ended already, for a reason that Err will
+// tell: what came over its streams made no sense.
+func (h *Host) Fail(reason error) {
+	if !h.mux.IsClosed() {
+		select {
+		case h.failed <- reason:
+		default:
+		}
+	}
+	_ = h.Close()
 }
 
 func (h *Host) release() {
