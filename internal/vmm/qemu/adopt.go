@@ -26,7 +26,7 @@ func (e *Engine) Adopt(ctx context.Context, r vmm.Record) (vmm.Machine, error) {
 	}
 	m := newMachine(e.log, r)
 	m.cgroup = loadCgroup(r.Cgroup)
-	err := m.adopt()
+	err := m.adopt(ctx)
 	if errors.Is(err, vmm.ErrGone) {
 		return nil, errors.Join(err, removeRemains(r, m.cgroup))
 	}
@@ -44,7 +44,7 @@ func (e *Engine) Adopt(ctx context.Context, r vmm.Record) (vmm.Machine, error) {
 }
 
 // adopt takes hold of the process and its output.
-func (m *machine) adopt() (err error) {
+func (m *machine) adopt(ctx context.Context) (err error) {
 	boot, err := bootID()
 	if err != nil {
 		return err
@@ -52,7 +52,7 @@ func (m *machine) adopt() (err error) {
 	if boot != m.record.BootID {
 		return vmm.ErrGone
 	}
-	if m.process, err = find(m.record.PID, m.record.StartTime); err != nil {
+	if m.process, err = find(ctx, m.record.PID, m.record.StartTime); err != nil {
 		return err
 	}
 	limit := cmp.Or(m.record.Config.ConsoleBytes, vmm.DefaultConsoleBytes)

@@ -13,6 +13,10 @@ import (
 	"github.com/micropod/micropod/internal/vmm"
 )
 
+// maxNodeName is the longest name of a block node, in bytes (include/block/block_int-common.h:
+// node_name[32]).
+const maxNodeName = 31
+
 // SetDrive puts d behind the slot's device. Whether the slot is read-only was
 // fixed at the start, and so was the size that the guest sees: QEMU 7.2 tells the
 // guest of a new size only when it itself resized the same back end
@@ -34,7 +38,7 @@ func (m *machine) setDrive(ctx context.Context, slot int, d vmm.Drive) (err erro
 		return fmt.Errorf("opening drive %d: %w", slot, err)
 	}
 	prefix := driveID(slot) + "-"
-	n := newNode(prefix+rand.Text(), set, d.ReadOnly)
+	n := newNode(prefix+rand.Text()[:maxNodeName-len(prefix)], set, d.ReadOnly)
 	err = m.execute(ctx, "blockdev-add", n, nil)
 	if set != 0 {
 		// The node has a copy of the descriptor, or there is no node.

@@ -12,6 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/vmm"
 )
@@ -23,6 +26,9 @@ const (
 	consoleFile = "console.log"
 	outputFile  = "qemu.log" // what QEMU itself says, on its stderr
 )
+
+// guestRetry is how soon a refused connection to the guest channel is tried again.
+const guestRetry = 5 * time.Millisecond
 
 var errClosed = errors.New("machine was let go of")
 
@@ -84,14 +90,29 @@ func (m *machine) Console() string {
 	return m.path(consoleFile)
 }
 
-// GuestConn connects to the virtio-serial port's socket.
+// GuestConn connects to the virtio-serial port's socket. QEMU takes the next
+// connection once the one before is closed, and lets one wait; the kernel refuses a further one
+// (EAGAIN), which is tried again until ctx ends.
 func (m *machine) GuestConn(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", m.path(guestSocket))
-	if err != nil {
-		return nil, m.explain(fmt.Errorf("connecting to the guest channel: %w", err))
+	retry := time.NewTicker(guestRetry)
+	defer retry.Stop()
+	for {
+		conn, err := d.DialContext(ctx, "unix", m.path(guestSocket))
+		if err == nil {
+			return conn, nil
+		}
+		if !errors.Is(err, unix.EAGAIN) {
+			return nil, m.explain(fmt.Errorf("connecting to the guest channel: %w", err))
+		}
+		select {
+		case <-retry.C:
+		case <-m.process.exited:
+			return nil, vmm.ErrGone
+		case <-ctx.Done():
+			return nil, fmt.Errorf("connecting to the guest channel: %w", ctx.Err())
+		}
 	}
-	return conn, nil
 }
 
 // Pause stops the vCPUs.

@@ -95,8 +95,9 @@ func startWithoutCore(cmd *exec.Cmd) error {
 }
 
 // find takes hold of a process that an earlier daemon started. It returns
-// vmm.ErrGone when that process is no more.
-func find(pid int, startTime uint64) (*process, error) {
+// vmm.ErrGone when that process is no more. One whose first thread has ended (a
+// zombie) is waited for: the others may still be at it, and hold its cgroup.
+func find(ctx context.Context, pid int, startTime uint64) (*process, error) {
 	p, err := watch(pid)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) {
 		return nil, vmm.ErrGone
@@ -104,14 +105,22 @@ func find(pid int, startTime uint64) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	fields, err := stat(pid)
-	// Z is a zombie, X one about to go: both have ended, whoever has yet to reap them.
-	if p.startTime != startTime || err != nil || strings.ContainsAny(fields[0], "ZX") {
+	if p.startTime != startTime {
 		p.stop()
 		return nil, vmm.ErrGone
 	}
 	go p.wait()
-	return p, nil
+	fields, err := stat(pid)
+	if err == nil && !strings.ContainsAny(fields[0], "ZX") {
+		return p, nil
+	}
+	defer p.stop()
+	select {
+	case <-p.exited:
+		return nil, vmm.ErrGone
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for the end of process %d: %w", pid, ctx.Err())
+	}
 }
 
 // watch opens a pidfd that Go's poller can wait on, and then reads the start time

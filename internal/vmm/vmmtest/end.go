@@ -6,6 +6,7 @@ package vmmtest
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -140,15 +141,24 @@ func testAdopt(ctx context.Context, t *testing.T, s *suite) {
 
 // testAdoptPoweredOff: the guest ends while no daemon runs.
 func testAdoptPoweredOff(ctx context.Context, t *testing.T, s *suite) {
-	var connected *machine
-	r := s.startChild(ctx, t, s.config(t), func(r vmm.Record) {
-		// The guest channel has no owner: the command can be sent from here.
-		connected = s.adopt(ctx, t, r)
-		connected.ask(ctx, t, "echo up")
-		connected.guest.send("0", "poweroff")
-		connected.hangUp()
-		connected.Close()
-	})
+	r := s.startChild(ctx, t, s.config(t), nil)
+	first, err := s.engine.Adopt(ctx, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connected := &machine{Machine: first}
+	connected.dial(ctx, t)
+	if _, err := connected.guest.ask(ctx, "echo up"); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil { // the connection to the guest stays
+		t.Fatal(err)
+	}
+	connected.guest.send("0", "poweroff")
+	// A VMM may end with its guest, or stay to tell: no more can be waited for than its silence.
+	connected.guest.conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+	io.Copy(io.Discard, connected.guest.lines)
+	connected.hangUp()
 	m, err := s.engine.Adopt(ctx, r)
 	if errors.Is(err, vmm.ErrGone) {
 		s.checkGone(t, r)
