@@ -34,7 +34,7 @@ make_image() {
 }
 
 in_vm() { # COMMAND...: in a container of its own, in a machine of its own
-    echo "    \$ micropod run --rm demo $*"
+    echo "    \$ micropod run --rm demo ${*@Q}"
     bin/micropod run --rm demo "$@"
 }
 
