@@ -150,7 +150,7 @@ func childDeath(err error, stderr string) error {
 			return fmt.Errorf("%w: processor time", ErrLimit)
 		}
 	}
-	for _, sign := range []string{"out of memory", "cannot allocate memory"} {
+	for _, sign := range []string{"out of memory", "cannot allocate memory", "failed to allocate"} {
 		if strings.Contains(stderr, sign) {
 			return fmt.Errorf("%w: memory", ErrLimit)
 		}
@@ -164,11 +164,14 @@ func firstLine(s string) string {
 }
 
 // headBuffer keeps the first bytes written to it and swallows the rest. It belongs to
-// one exec.Cmd.
-type headBuffer struct{ bytes.Buffer }
+// one exec.Cmd. The buffer is not embedded: its ReadFrom would have no bound.
+type headBuffer struct{ kept bytes.Buffer }
 
 // Write never fails, so that the child is not stopped by it.
 func (b *headBuffer) Write(p []byte) (int, error) {
-	b.Buffer.Write(p[:min(len(p), maxStderr-b.Len())])
+	b.kept.Write(p[:min(len(p), maxStderr-b.kept.Len())])
 	return len(p), nil
 }
+
+// String is what was kept.
+func (b *headBuffer) String() string { return b.kept.String() }

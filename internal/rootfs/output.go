@@ -28,14 +28,22 @@ func createOutput(path string) (*output, error) {
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	f, err := os.CreateTemp(dir, tempPattern(path))
+	return createNamed(path)
+}
+
+// createNamed is for file systems without nameless files.
+func createNamed(path string) (*output, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return nil, err
 	}
-	return &output{file: f, temp: f.Name()}, f.Chmod(0o644)
+	o := &output{file: f, temp: f.Name()}
+	if err := f.Chmod(0o644); err != nil {
+		o.discard()
+		return nil, err
+	}
+	return o, nil
 }
-
-func tempPattern(path string) string { return "." + filepath.Base(path) + ".*.tmp" }
 
 // createSpool makes a nameless file in the folder of path.
 func createSpool(path string) (*os.File, error) {
@@ -43,11 +51,17 @@ func createSpool(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.temp != "" {
-		if err := os.Remove(o.temp); err != nil {
-			o.file.Close()
-			return nil, err
-		}
+	return o.unname()
+}
+
+// unname gives the file without its name, if it has one.
+func (o *output) unname() (*os.File, error) {
+	if o.temp == "" {
+		return o.file, nil
+	}
+	if err := os.Remove(o.temp); err != nil {
+		o.file.Close()
+		return nil, err
 	}
 	return o.file, nil
 }
