@@ -24,7 +24,9 @@ const (
 	consoleName = "micropod-console"
 	outputName  = "micropod-output"
 
-	consoleRing = 1 << 20   // bytes a guest may write while nobody drains
+	// consoleRing is how many bytes of console are kept while nobody drains. A serial
+	// port takes 0.1 MB a second in software emulation, and is drained 20 times a second.
+	consoleRing = 256 << 10
 	outputRing  = 64 << 10  // bytes of QEMU's own output
 	outputBytes = 128 << 10 // bounds its file
 
