@@ -114,7 +114,7 @@ func (r root) parent(name string) (fd int, base string, err error) {
 func readlinkat(dir int, base string) (string, error) {
 	var buf [unix.PathMax]byte
 	n, err := unix.Readlinkat(dir, base, buf[:])
-	return string(buf[:n]), err
+	return string(buf[:max(n, 0)]), err
 }
 
 // procPath is a name under which this process reaches what fd is open on. It needs a

@@ -22,6 +22,11 @@ type setup struct {
 
 // build mounts, makes devices and files and writes sysctls; the root stays writable.
 func (c *setup) build() error {
+	if !c.plan.Root.propagatesLate() {
+		if err := c.propagate(); err != nil {
+			return err
+		}
+	}
 	for i := range c.plan.Mounts {
 		m := &c.plan.Mounts[i]
 		if err := c.mount(m); err != nil {
@@ -43,6 +48,23 @@ func (c *setup) build() error {
 		}
 	}
 	return nil
+}
+
+// propagate sets the root's propagation.
+func (c *setup) propagate() error {
+	if c.plan.Root.Propagation == 0 {
+		return nil
+	}
+	if err := setPropagation(c.root.fd, c.plan.Root.Propagation); err != nil {
+		return fmt.Errorf("setting the root's propagation: %w", err)
+	}
+	return nil
+}
+
+// propagatesLate: nothing below an unbindable root can be bound, and a shared one cannot be
+// pivoted to. The others come first, for mounts may ask for a propagation of their own.
+func (p *rootPlan) propagatesLate() bool {
+	return p.Propagation&(unix.MS_SHARED|unix.MS_UNBINDABLE) != 0
 }
 
 func (m *mountPlan) name() string {
@@ -160,9 +182,9 @@ func (c *setup) finish() error {
 	if err := pivot(c.root.fd); err != nil {
 		return fmt.Errorf("changing to the container's root: %w", err)
 	}
-	if c.plan.Root.Propagation != 0 {
-		if err := setPropagation(c.root.fd, c.plan.Root.Propagation); err != nil {
-			return fmt.Errorf("setting the root's propagation: %w", err)
+	if c.plan.Root.propagatesLate() {
+		if err := c.propagate(); err != nil {
+			return err
 		}
 	}
 	if c.plan.Root.Readonly {

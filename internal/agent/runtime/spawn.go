@@ -191,13 +191,10 @@ func (c *child) launch(ctx context.Context, plan message, fds []int, limit func(
 // gone explains an end of the link that no message came before.
 func (c *child) gone(err error) error {
 	var told *StartError
-	if errors.As(err, &told) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.As(err, &told) || !errors.Is(err, io.EOF) {
 		return err
 	}
-	select {
-	case <-c.Done():
-		return fmt.Errorf("the container's process died while it was set up (code %d): %w", c.Status().Code, err)
-	default:
-		return fmt.Errorf("setting the container's process up: %w", err)
-	}
+	_ = c.Signal(unix.SIGKILL) // dying already
+	<-c.Done()
+	return fmt.Errorf("the container's process died while it was set up (code %d)", c.Status().Code)
 }
