@@ -57,7 +57,7 @@ func boot(t *testing.T, drives ...string) *machine {
 		t.Fatal(err)
 	}
 	m := &machine{socket: filepath.Join(dir, "guest.sock"), console: filepath.Join(dir, "console"), exited: make(chan struct{})}
-	args := []string{"-M", "microvm,acpi=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512",
+	args := []string{"-M", "microvm,acpi=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max,erms=off", "-m", "512",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "file:" + m.console,
 		"-kernel", vmlinux, "-initrd", initrd,
 		"-append", kernel.CommandLine(kernel.Boot{TSCKHz: khz, VCPUs: 1, Emulated: true, Console: "ttyS0", Reboot: "t"}),

@@ -148,18 +148,34 @@ func (o *Output) signal() {
 	}
 }
 
-// acknowledge sends acknowledgements, several as one when the guest is slow, until Close or the session's end.
+const (
+	// ackStep is worth an acknowledgement at once (bytes): a quarter of what the agent keeps.
+	ackStep = 64 << 10
+	// ackDelay is how long less than that may wait for more: each acknowledgement is an interrupt in the guest.
+	ackDelay = 5 * time.Millisecond
+)
+
+// acknowledge sends acknowledgements, several as one, until Close or the session's end.
 func (o *Output) acknowledge(sent uint64) {
 	defer o.stream.Close()
+	late := time.NewTimer(0)
+	defer late.Stop()
 	for {
+		due := false
 		select {
 		case <-o.wake:
+		case <-late.C:
+			due = true
 		case <-o.host.Done():
 			return
 		}
 		o.mu.Lock()
 		acked, closed := o.acked, o.closed
 		o.mu.Unlock()
+		if !due && !closed && acked-sent < ackStep {
+			late.Reset(ackDelay)
+			continue
+		}
 		if acked > sent {
 			if err := channel.WriteOffset(o.stream, acked); err != nil {
 				return
