@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/containerd/cgroups/v3"
@@ -88,7 +89,7 @@ func (d *Doctor) kvm(ctx context.Context) Check {
 	case err != nil:
 		return Check{"kvm", Warning, "not known: " + err.Error(), "mend the other findings first"}
 	case !usable:
-		return Check{"kvm", Warning, "not usable: " + why, mend}
+		return Check{"kvm", Warning, "not usable: " + strings.Join(strings.Fields(why), " "), mend}
 	}
 	return Check{"kvm", OK, "it runs a guest", ""}
 }

@@ -57,7 +57,7 @@ func TestRunningMachinesAreTakenOver(t *testing.T) {
 	if err := w.Start(t.Context(), idle.ID); err != nil {
 		t.Error(err)
 	}
-	w.host.vmm(i.PID).end(vmm.Exit{Code: 0, Reason: vmm.PoweredOff})
+	w.host.VMM(i.PID).End(vmm.Exit{Code: 0, Reason: vmm.PoweredOff})
 	w.want(w.ended(i.ID), Stopped, "guest powered off")
 }
 
@@ -75,7 +75,7 @@ func TestWhatEndedMeanwhile(t *testing.T) {
 			w := newWorld(t, nil)
 			i := w.start(Spec{})
 			w.shut()
-			w.host.vmm(i.PID).end(vmm.Exit{})
+			w.host.VMM(i.PID).End(vmm.Exit{})
 			w.rewrite(i.ID, c.edit)
 			w.open()
 			w.want(w.get(i.ID), Stopped, c.reason)
@@ -108,19 +108,19 @@ func TestHalfDoneChangesAreFinished(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
 			i := w.start(Spec{})
-			v := w.host.vmm(i.PID)
+			v := w.host.VMM(i.PID)
 			w.shut()
 			w.rewrite(i.ID, c.edit)
 			w.open()
 			w.want(w.get(i.ID), c.want, c.reason)
-			if runs := w.host.running() == 1; runs != c.runs {
+			if runs := w.host.Running() == 1; runs != c.runs {
 				t.Errorf("VMM runs: %v, want %v", runs, c.runs)
 			}
 			if c.want == Unknown {
 				if err := w.Delete(t.Context(), i.ID, false); !isState(err, Unknown) {
 					t.Errorf("Delete without force gave %v", err)
 				}
-				v.end(vmm.Exit{}) // a fake is no process that Delete could find
+				v.End(vmm.Exit{}) // a fake is no process that Delete could find
 			}
 		})
 	}
@@ -130,7 +130,7 @@ func TestAdoptionThatFailsKeepsTheRecord(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	i := w.start(Spec{})
-	w.host.setTrouble(func(step string) error {
+	w.host.SetTrouble(func(step string) error {
 		if step == "adopt" {
 			return errors.New("not today")
 		}
@@ -138,7 +138,7 @@ func TestAdoptionThatFailsKeepsTheRecord(t *testing.T) {
 	})
 	w.restart()
 	w.want(w.get(i.ID), Unknown, "not today")
-	w.host.setTrouble(nil)
+	w.host.SetTrouble(nil)
 	w.restart()
 	w.want(w.get(i.ID), Running, "")
 }

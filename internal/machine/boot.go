@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -79,6 +80,7 @@ func (f *BootFiles) Boot(ctx context.Context, path string, nested bool) (Boot, e
 		return e.boot, nil
 	}
 	e, err := f.make(ctx, key)
+	debug.FreeOSMemory() // kernel and archive took some 40 MB for a moment; the daemon now idles for long
 	if err != nil {
 		return Boot{}, err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/micropod/micropod/internal/store"
 	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/fake"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	*Service
 	t      *testing.T
-	host   *fakeHost
+	host   *fake.Host
 	dir    string
 	db     *store.DB
 	adjust func(*Config)
@@ -34,17 +35,17 @@ type world struct {
 
 func newWorld(t *testing.T, adjust func(*Config)) *world {
 	t.Helper()
-	w := &world{t: t, host: newFakeHost(), dir: t.TempDir(), adjust: adjust}
+	w := &world{t: t, host: fake.NewHost(), dir: t.TempDir(), adjust: adjust}
 	w.open()
 	t.Cleanup(func() {
-		w.host.setTrouble(nil)
+		w.host.SetTrouble(nil)
 		for _, i := range w.List() {
 			if err := w.Delete(context.Background(), i.ID, true); err != nil {
 				t.Errorf("clearing up: %v", err)
 			}
 		}
 		w.shut()
-		if n := w.host.running(); n != 0 {
+		if n := w.host.Running(); n != 0 {
 			t.Errorf("%d VMMs are left after all machines were deleted", n)
 		}
 		w.noFolders()
@@ -60,11 +61,11 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	c := Config{
-		Engines: []vmm.Engine{fakeEngine{w.host, "fake"}, fakeEngine{w.host, "other"}},
+		Engines: []vmm.Engine{fake.Engine{Host: w.host, Called: "fake"}, fake.Engine{Host: w.host, Called: "other"}},
 		DB:      db,
 		Boot:    fakeBoot{dir: w.dir},
 		MakeDisk: func(_ context.Context, path string, size int64) error {
-			if err := w.host.fails("disk"); err != nil {
+			if err := w.host.Fail("disk"); err != nil {
 				return err
 			}
 			return os.WriteFile(path, nil, 0o600)
@@ -180,7 +181,7 @@ func TestLife(t *testing.T) {
 	if i.PID == 0 || i.AgentVersion != "fake-1" || i.KernelVersion != "6.1-fake" || i.StartedAt.IsZero() {
 		t.Errorf("running machine is %+v, want pid, versions and time", i)
 	}
-	id := w.host.vmm(i.PID).identified
+	id := w.host.VMM(i.PID).Identified()
 	if len(id.Entropy) != entropyBytes || id.Hostname != "web" || len(id.MachineId) != 32 || time.Since(time.Unix(0, id.UnixNanos)) > time.Minute {
 		t.Errorf("agent was told %+v", id)
 	}
@@ -307,7 +308,7 @@ func TestEachStepFails(t *testing.T) {
 	for n := 1; ; n++ {
 		w := newWorld(t, nil)
 		count, failed := 0, ""
-		w.host.setTrouble(func(step string) error {
+		w.host.SetTrouble(func(step string) error {
 			if count++; count == n {
 				failed = step
 				return boom
@@ -349,10 +350,10 @@ func TestEachStepFails(t *testing.T) {
 			t.Errorf("fault at %s: Start gave %v, want a StepError that quotes the console", failed, err)
 		}
 		w.want(w.get("m"), Error, "boom")
-		if w.host.running() != 0 || w.get("m").PID != 0 {
+		if w.host.Running() != 0 || w.get("m").PID != 0 {
 			t.Errorf("fault at %s: a VMM is left", failed)
 		}
-		w.host.setTrouble(nil)
+		w.host.SetTrouble(nil)
 		if err := w.Start(t.Context(), "m"); err != nil {
 			t.Errorf("fault at %s: the next Start gave %v", failed, err)
 		}
@@ -384,7 +385,7 @@ func TestStartWithoutWhatItNeeds(t *testing.T) {
 func TestBootLimitAndDeadGuest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.BootLimit = 50 * time.Millisecond })
-	w.host.deaf = true
+	w.host.Deaf = true
 	i := w.create(Spec{})
 	err := w.Start(t.Context(), i.ID)
 	if err == nil || !strings.Contains(err.Error(), "not up after 50ms") || !strings.Contains(err.Error(), "[31mboots\n  line two") {
@@ -402,10 +403,10 @@ func TestBootLimitAndDeadGuest(t *testing.T) {
 func TestVMMThatDiesWhileBooting(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.host.deaf = true
+	w.host.Deaf = true
 	i := w.create(Spec{})
 	failed := w.startAside(t.Context(), i.ID)
-	w.onlyVMM().end(vmm.Exit{Code: 1, Reason: vmm.Crashed, At: time.Now()})
+	w.onlyVMM().End(vmm.Exit{Code: 1, Reason: vmm.Crashed, At: time.Now()})
 	if err := <-failed; !errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), "guest crashed") {
 		t.Errorf("Start gave %v, want that the guest crashed", err)
 	}
@@ -428,11 +429,9 @@ func (w *world) startAside(ctx context.Context, id string) <-chan error {
 	}
 }
 
-func (w *world) onlyVMM() *fakeVMM {
+func (w *world) onlyVMM() *fake.VMM {
 	w.t.Helper()
-	w.host.mu.Lock()
-	defer w.host.mu.Unlock()
-	for _, v := range w.host.vms {
+	for _, v := range w.host.All() {
 		return v
 	}
 	w.t.Fatal("no VMM runs")
@@ -454,7 +453,7 @@ func TestStartIsCutShort(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
-			w.host.deaf = true
+			w.host.Deaf = true
 			i := w.create(Spec{})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -470,7 +469,7 @@ func TestStartIsCutShort(t *testing.T) {
 			} else if len(w.List()) != 0 {
 				t.Errorf("deleted machine is left: %+v", w.List())
 			}
-			if w.host.running() != 0 {
+			if w.host.Running() != 0 {
 				t.Error("the VMM is left")
 			}
 		})
@@ -480,7 +479,7 @@ func TestStartIsCutShort(t *testing.T) {
 func TestStubbornGuestIsForced(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.host.stubborn = true
+	w.host.Stubborn = true
 	a, b := w.start(Spec{}), w.start(Spec{})
 	if err := w.Stop(t.Context(), a.ID, 20*time.Millisecond, false); err != nil {
 		t.Fatal(err)
@@ -504,7 +503,7 @@ func TestStubbornGuestIsForced(t *testing.T) {
 func TestStopGoesOnWithoutItsCaller(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.host.stubborn = true
+	w.host.Stubborn = true
 	i := w.start(Spec{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -519,7 +518,7 @@ func TestVMMThatWillNotDie(t *testing.T) {
 	w := newWorld(t, nil)
 	i := w.start(Spec{})
 	boom := errors.New("boom")
-	w.host.setTrouble(func(step string) error {
+	w.host.SetTrouble(func(step string) error {
 		if step == "kill" {
 			return boom
 		}
@@ -529,7 +528,7 @@ func TestVMMThatWillNotDie(t *testing.T) {
 		t.Errorf("Stop gave %v, want the kill's error", err)
 	}
 	w.want(w.get(i.ID), Stopping, "")
-	w.host.setTrouble(nil)
+	w.host.SetTrouble(nil)
 	if err := w.Stop(t.Context(), i.ID, 0, true); err != nil {
 		t.Errorf("a second Stop gave %v", err)
 	}
@@ -540,7 +539,7 @@ func TestBootThatCannotBeTakenBackIsUnknown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	i := w.create(Spec{})
-	w.host.setTrouble(func(step string) error {
+	w.host.SetTrouble(func(step string) error {
 		if step == "kill" || step == "identify" {
 			return errors.New(step + " fails")
 		}
@@ -557,10 +556,10 @@ func TestBootThatCannotBeTakenBackIsUnknown(t *testing.T) {
 	if err := w.Start(t.Context(), i.ID); !isState(err, Unknown) {
 		t.Errorf("Start of an unknown machine gave %v", err)
 	}
-	w.host.setTrouble(nil)
+	w.host.SetTrouble(nil)
 	w.restart()
 	w.want(w.get(i.ID), Stopped, "while it was starting")
-	if w.host.running() != 0 {
+	if w.host.Running() != 0 {
 		t.Error("the next daemon did not end the VMM")
 	}
 }
@@ -583,7 +582,7 @@ func TestMachineEndsByItself(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
 			i := w.start(Spec{})
-			w.host.vmm(i.PID).end(c.exit)
+			w.host.VMM(i.PID).End(c.exit)
 			w.want(w.ended(i.ID), c.state, c.reason)
 			if _, err := w.Session(t.Context(), i.ID); !isState(err, c.state) {
 				t.Errorf("Session of an ended machine gave %v", err)
@@ -607,7 +606,7 @@ func TestLostChannelComesBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.host.vmm(i.PID).dropSessions()
+		w.host.VMM(i.PID).DropSessions()
 		<-before.Done()
 		after, err := w.Session(t.Context(), i.ID)
 		if err != nil {
@@ -647,9 +646,9 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("a ninth machine of eight uids gave %v", err)
 	}
 	uids := make(map[int]bool)
-	for _, v := range w.host.vms {
-		if u := v.record.Config.UID; u < 1<<30 || u >= 1<<30+8 || u != v.record.Config.GID {
-			t.Errorf("uid %d, gid %d", u, v.record.Config.GID)
+	for _, v := range w.host.All() {
+		if u := v.Config().UID; u < 1<<30 || u >= 1<<30+8 || u != v.Config().GID {
+			t.Errorf("uid %d, gid %d", u, v.Config().GID)
 		} else {
 			uids[u] = true
 		}

@@ -1,0 +1,230 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package fake is an engine without virtual machines, for tests of what stands above
+// engines: VMMs are entries in a Host, guests are goroutines that speak the real guest
+// channel and answer Hello, Identify and Shutdown. Only tests import it.
+package fake
+
+import (
+	"context"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/micropod/micropod/api/agent/channel"
+	agentv1 "github.com/micropod/micropod/api/agent/v1"
+	"github.com/micropod/micropod/internal/vmm"
+)
+
+// Host is the host of fake VMMs. It outlives the services of a test as a real
+// one outlives daemons.
+type Host struct {
+	mu  sync.Mutex
+	pid int
+	vms map[int]*VMM // those that run, by pid
+
+	trouble func(step string) error
+	// Deaf guests never answer the handshake, Stubborn ones ignore Shutdown.
+	Deaf, Stubborn bool
+}
+
+// NewHost makes a host on which nothing runs.
+func NewHost() *Host { return &Host{pid: 100, vms: make(map[int]*VMM)} }
+
+// Fail is asked at each step of the host, and may be at steps of the test's own.
+func (h *Host) Fail(step string) error {
+	h.mu.Lock()
+	trouble := h.trouble
+	h.mu.Unlock()
+	if trouble == nil {
+		return nil
+	}
+	return trouble(step)
+}
+
+// SetTrouble has f asked before each step from now on: "start", "hello", "identify",
+// "shutdown", "kill", "adopt". Its error is the step's. Nil: no trouble.
+func (h *Host) SetTrouble(f func(string) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trouble = f
+}
+
+// Running counts the VMMs.
+func (h *Host) Running() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.vms)
+}
+
+// All gives every VMM that runs.
+func (h *Host) All() []*VMM {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Values(h.vms))
+}
+
+// VMM gives the running VMM with this pid, or nil.
+func (h *Host) VMM(pid int) *VMM {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.vms[pid]
+}
+
+// Engine is one daemon's view of the host.
+type Engine struct {
+	*Host
+	Called string
+}
+
+// Name implements vmm.Engine.
+func (e Engine) Name() string { return e.Called }
+
+// Start implements vmm.Engine. It insists on the files that c names.
+func (e Engine) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
+	if err := e.Fail("start"); err != nil {
+		return nil, &vmm.StartError{Step: "starting the fake", Err: err, Console: "its last line"}
+	}
+	for _, path := range []string{c.Kernel, c.Initrd, c.Drives[1].Path, c.Dir} {
+		if _, err := os.Stat(path); err != nil {
+			return nil, err
+		}
+	}
+	console := filepath.Join(c.Dir, "console.log")
+	if err := os.WriteFile(console, []byte("guest \x1b[31mboots\nline two\n"), 0o600); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pid++
+	v := &VMM{host: e.Host, console: console, gone: make(chan struct{}), guests: make(map[*channel.Guest]bool)}
+	v.record = vmm.Record{Engine: e.Called, ID: c.ID, Dir: c.Dir, PID: e.pid, Config: c}
+	e.vms[e.pid] = v
+	return &machine{v}, nil
+}
+
+// Restore implements vmm.Engine: fakes cannot.
+func (e Engine) Restore(context.Context, vmm.Config, string) (vmm.Machine, error) {
+	return nil, &vmm.UnsupportedError{Engine: e.Called, Feature: "restore", Reason: "it is a fake"}
+}
+
+// Adopt implements vmm.Engine.
+func (e Engine) Adopt(ctx context.Context, r vmm.Record) (vmm.Machine, error) {
+	if err := e.Fail("adopt"); err != nil {
+		return nil, err
+	}
+	if v := e.VMM(r.PID); v != nil && v.record.ID == r.ID {
+		return &machine{v}, nil
+	}
+	return nil, vmm.ErrGone
+}
+
+// VMM is the process: it lives until killed or powered off.
+type VMM struct {
+	host    *Host
+	record  vmm.Record
+	console string
+	gone    chan struct{}
+
+	mu         sync.Mutex
+	exit       vmm.Exit
+	guests     map[*channel.Guest]bool // sessions
+	identified *agentv1.IdentifyRequest
+}
+
+// Config is what the VMM was started with.
+func (v *VMM) Config() vmm.Config { return v.record.Config }
+
+// Identified is what the guest was told of itself; nil before.
+func (v *VMM) Identified() *agentv1.IdentifyRequest {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.identified
+}
+
+// End is the process's end, of whatever cause.
+func (v *VMM) End(e vmm.Exit) {
+	v.host.mu.Lock()
+	_, runs := v.host.vms[v.record.PID]
+	delete(v.host.vms, v.record.PID)
+	v.host.mu.Unlock()
+	if !runs {
+		return
+	}
+	v.mu.Lock()
+	v.exit = e
+	v.mu.Unlock()
+	v.DropSessions()
+	close(v.gone)
+}
+
+// DropSessions is what a lost guest channel looks like.
+func (v *VMM) DropSessions() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for g := range v.guests {
+		_ = g.Close()
+	}
+}
+
+// machine is one daemon's handle of a VMM.
+type machine struct{ *VMM }
+
+func (m *machine) Record() vmm.Record { return m.record }
+func (m *machine) Console() string    { return m.console }
+func (m *machine) Close() error       { return nil }
+
+func (m *machine) GuestConn(context.Context) (net.Conn, error) {
+	select {
+	case <-m.gone:
+		return nil, vmm.ErrGone
+	default:
+	}
+	host, guest := net.Pipe()
+	if m.host.Deaf {
+		go func() { <-m.gone; _ = guest.Close() }()
+		return host, nil
+	}
+	go m.serve(guest)
+	return host, nil
+}
+
+func (m *machine) Wait(ctx context.Context) (vmm.Exit, error) {
+	select {
+	case <-m.gone:
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.exit, nil
+	case <-ctx.Done():
+		return vmm.Exit{}, ctx.Err()
+	}
+}
+
+func (m *machine) Kill(context.Context) error {
+	if err := m.host.Fail("kill"); err != nil {
+		return err
+	}
+	m.End(vmm.Exit{Code: -1, Signal: 9, Reason: vmm.Killed, At: time.Now()})
+	return nil
+}
+
+func (m *machine) Stats(context.Context) (vmm.Stats, error) {
+	return vmm.Stats{ResidentBytes: 42}, nil
+}
+
+func (m *machine) Pause(context.Context) error { return nil }
+
+func (m *machine) Resume(context.Context) error { return nil }
+
+func (m *machine) refuse(feature string) error {
+	return &vmm.UnsupportedError{Engine: m.record.Engine, Feature: feature, Reason: "it is a fake"}
+}
+
+func (m *machine) Snapshot(context.Context, string) error           { return m.refuse("this") }
+func (m *machine) SetDrive(context.Context, int, vmm.Drive) error   { return m.refuse("this") }
+func (m *machine) SetBalloon(ctx context.Context, size int64) error { return m.refuse("this") }

@@ -1,0 +1,107 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package fake
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/containerd/ttrpc"
+
+	"github.com/micropod/micropod/api/agent/channel"
+	agentv1 "github.com/micropod/micropod/api/agent/v1"
+	"github.com/micropod/micropod/internal/vmm"
+)
+
+// serve is the guest's side of one connection: real handshake, yamux, ttrpc.
+func (v *VMM) serve(conn net.Conn) {
+	g, err := channel.Accept(conn)
+	if err != nil {
+		_ = conn.Close()
+		return
+	}
+	v.mu.Lock()
+	v.guests[g] = true
+	v.mu.Unlock()
+	defer func() {
+		v.mu.Lock()
+		delete(v.guests, g)
+		v.mu.Unlock()
+		_ = g.Close()
+	}()
+	stream, err := g.Accept()
+	if err != nil {
+		return
+	}
+	if _, err := channel.ReadHeader(stream); err != nil {
+		return
+	}
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		panic(err)
+	}
+	agentv1.RegisterAgentService(server, &agent{v: v})
+	l := &oneConn{conn: stream, done: make(chan struct{})}
+	go func() {
+		<-g.Done()
+		_ = server.Close()
+		_ = l.Close()
+	}()
+	_ = server.Serve(context.Background(), l)
+}
+
+// oneConn is a listener that accepts one connection.
+type oneConn struct {
+	conn net.Conn
+	once sync.Once
+	shut sync.Once
+	done chan struct{}
+}
+
+func (l *oneConn) Accept() (c net.Conn, err error) {
+	l.once.Do(func() { c = l.conn })
+	if c != nil {
+		return c, nil
+	}
+	<-l.done
+	return nil, net.ErrClosed
+}
+
+func (l *oneConn) Close() error   { l.shut.Do(func() { close(l.done) }); return nil }
+func (l *oneConn) Addr() net.Addr { return &net.UnixAddr{} }
+
+// agent answers the calls that machine makes.
+type agent struct {
+	agentv1.AgentService // the others panic: machine must not call them
+	v                    *VMM
+}
+
+func (a *agent) Hello(context.Context, *agentv1.HelloRequest) (*agentv1.HelloResponse, error) {
+	if err := a.v.host.Fail("hello"); err != nil {
+		return nil, err
+	}
+	return &agentv1.HelloResponse{Protocol: agentv1.Protocol, AgentVersion: "fake-1", KernelVersion: "6.1-fake"}, nil
+}
+
+func (a *agent) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agentv1.IdentifyResponse, error) {
+	if err := a.v.host.Fail("identify"); err != nil {
+		return nil, err
+	}
+	a.v.mu.Lock()
+	a.v.identified = r
+	a.v.mu.Unlock()
+	return &agentv1.IdentifyResponse{}, nil
+}
+
+func (a *agent) Shutdown(context.Context, *agentv1.ShutdownRequest) (*agentv1.ShutdownResponse, error) {
+	if err := a.v.host.Fail("shutdown"); err != nil {
+		return nil, err
+	}
+	if !a.v.host.Stubborn {
+		go a.v.End(vmm.Exit{Code: 0, Reason: vmm.PoweredOff, At: time.Now()})
+	}
+	return &agentv1.ShutdownResponse{}, nil
+}
