@@ -114,8 +114,10 @@ func (l *launch) cpu() string {
 		// TCG emulates AMD's virtualisation, not Intel's.
 		return "EPYC,+svm,+npt"
 	default:
-		// Five-level page tables make every page walk of the emulation longer.
-		return "max,svm=off,la57=off"
+		// Five-level page tables make every page walk of the emulation longer. With erms
+		// kernel and programs copy by "rep movsb", which is emulated byte by byte: a
+		// container's output came at 15 MB/s with it, at 43 without.
+		return "max,svm=off,la57=off,erms=off"
 	}
 }
 
@@ -153,7 +155,9 @@ func (l *launch) driveArgs(i int) []string {
 	}
 	return append(args,
 		"-blockdev", string(b),
-		"-device", bus(fmt.Sprintf("virtio-blk-device,id=%s,drive=%s", driveID(i), node.Name), firstDriveBus-i))
+		// By default QEMU stops the machine when the host's disk is full (docs/system/invocation:
+		// werror=enospc); here the guest gets the error, as from any disk.
+		"-device", bus(fmt.Sprintf("virtio-blk-device,id=%s,drive=%s,werror=report,rerror=report", driveID(i), node.Name), firstDriveBus-i))
 }
 
 // driveID is the QOM id of the device in a slot.
