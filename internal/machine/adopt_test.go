@@ -149,8 +149,8 @@ func TestHalfMadeMachinesAreRemoved(t *testing.T) {
 	i := w.create(Spec{})
 	w.shut()
 	w.rewrite(i.ID, func(r *record) { r.State = Creating })
-	for _, parent := range []string{"data", "run"} {
-		if err := os.MkdirAll(filepath.Join(w.dir, parent, "machines", "nobodys"), 0o700); err != nil {
+	for _, parent := range []string{"data/disks", "run/machines"} {
+		if err := os.MkdirAll(filepath.Join(w.dir, parent, "nobodys"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -188,7 +188,7 @@ func TestUnreadableRecordsAreKept(t *testing.T) {
 		w.want(w.get("bad"), Unknown, "unknown state")
 		w.want(w.get("swapped"), Unknown, "someone-else")
 		w.want(w.get(good.ID), Running, "")
-		if _, err := os.Stat(filepath.Join(w.dir, "data/machines/bad", diskName)); err != nil {
+		if _, err := os.Stat(filepath.Join(w.dir, "data/disks/bad", diskName)); err != nil {
 			t.Errorf("the disk of an unreadable machine: %v", err)
 		}
 		if err := w.Start(t.Context(), "bad"); !isState(err, Unknown) {

@@ -18,7 +18,8 @@ import (
 // diskName is the machine's own disk, in its folder below DataDir.
 const diskName = "scratch.ext4"
 
-func (s *Service) diskDir(id string) string { return filepath.Join(s.DataDir, "machines", id) }
+// The names differ so that DataDir and RunDir may be one folder.
+func (s *Service) diskDir(id string) string { return filepath.Join(s.DataDir, "disks", id) }
 func (s *Service) runDir(id string) string  { return filepath.Join(s.RunDir, "machines", id) }
 
 func (m *machine) diskPath() string { return filepath.Join(m.s.diskDir(m.id), diskName) }

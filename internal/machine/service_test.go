@@ -105,10 +105,10 @@ func (w *world) restart() {
 
 func (w *world) noFolders() {
 	w.t.Helper()
-	for _, parent := range []string{"data", "run"} {
-		left, _ := os.ReadDir(filepath.Join(w.dir, parent, "machines"))
+	for _, parent := range []string{"data/disks", "run/machines"} {
+		left, _ := os.ReadDir(filepath.Join(w.dir, parent))
 		for _, e := range left {
-			w.t.Errorf("folder %s/machines/%s is left", parent, e.Name())
+			w.t.Errorf("folder %s/%s is left", parent, e.Name())
 		}
 	}
 }
@@ -370,7 +370,7 @@ func TestStartWithoutWhatItNeeds(t *testing.T) {
 	w.create(Spec{ID: "nokernel", Kernel: "/nowhere"})
 	w.create(Spec{ID: "noimage", Image: filepath.Join(w.dir, "none.erofs")})
 	w.create(Spec{ID: "nodisk"})
-	if err := os.Remove(filepath.Join(w.dir, "data/machines/nodisk", diskName)); err != nil {
+	if err := os.Remove(filepath.Join(w.dir, "data/disks/nodisk", diskName)); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"nokernel", "noimage", "nodisk"} {
