@@ -59,10 +59,10 @@ func (b *board) watch(fn func(Event)) (stop func(now bool)) {
 		return func(bool) {}
 	}
 	wake, quit, ended := make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	wake <- struct{}{} // for what is there; before others can fill its one place
 	b.mu.Lock()
 	b.watchers[wake] = true
 	b.mu.Unlock()
-	wake <- struct{}{}
 	go func() {
 		defer close(ended)
 		b.deliver(fn, wake, quit)

@@ -29,7 +29,7 @@ type flight[V any] struct {
 // do runs work, or joins the run under the same key. listen, if not nil, hears
 // the events that work posts, and none after do has returned.
 func (g *flights[V]) do(ctx context.Context, key string, listen func(Event), work func(context.Context, func(Event)) (V, error)) (V, error) {
-	for {
+	for ctx.Err() == nil {
 		f, joined, err := g.join(ctx, key, work)
 		if err != nil {
 			var zero V
@@ -38,14 +38,14 @@ func (g *flights[V]) do(ctx context.Context, key string, listen func(Event), wor
 		if !joined {
 			select {
 			case <-f.done:
-				continue
 			case <-ctx.Done():
-				var zero V
-				return zero, context.Cause(ctx)
 			}
+			continue
 		}
 		return g.wait(ctx, f, listen)
 	}
+	var zero V
+	return zero, context.Cause(ctx)
 }
 
 // join finds or starts the flight; a dying one is not joined.
