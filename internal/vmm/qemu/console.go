@@ -51,8 +51,8 @@ func newRing(name string, size int64, log tailFile) (*ring, error) {
 	return &ring{writer: writer, memory: memory, size: size, log: log}, nil
 }
 
-// bound fixes the ring's size. QEMU truncates the file when it opens it as a
-// log (chardev/char.c), so this comes after that and before the guest runs.
+// bound fixes the ring's size. QEMU truncates a file that it opens as a log
+// (chardev/char.c): for the console this comes after that and before the guest runs.
 func (r *ring) bound() error {
 	if err := r.memory.Truncate(r.size); err != nil {
 		return fmt.Errorf("sizing %s: %w", r.memory.Name(), err)
@@ -135,11 +135,10 @@ func (r *ring) reset() error {
 	return punch(r.memory, 0, r.size)
 }
 
-func (r *ring) close() {
+func (r *ring) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.writer.Close()
-	r.memory.Close()
+	return errors.Join(r.writer.Close(), r.memory.Close())
 }
 
 func punch(f *os.File, offset, n int64) error {

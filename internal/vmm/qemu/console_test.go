@@ -23,7 +23,7 @@ func openRing(t *testing.T, size int64, log tailFile) (*ring, *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.close)
+	t.Cleanup(func() { r.close() })
 	qemu, err := duplicate(r.writer)
 	if err != nil {
 		t.Fatal(err)

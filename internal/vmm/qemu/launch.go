@@ -11,10 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/undo"
 	"github.com/micropod/micropod/internal/vmm"
 )
 
@@ -32,20 +34,7 @@ const (
 
 	// startTimeout is for QEMU to come up: 0.02 s on a quiet host.
 	startTimeout = 30 * time.Second
-	// undoTimeout is for the end of a QEMU that was killed because its start failed.
-	undoTimeout = 10 * time.Second
 )
-
-// undo is what takes back the steps done so far, last one first.
-type undo []func()
-
-func (u *undo) add(f func()) { *u = append(*u, f) }
-
-func (u undo) run() {
-	for _, f := range slices.Backward(u) {
-		f()
-	}
-}
 
 // Start boots a machine, see vmm.Engine.
 func (e *Engine) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
@@ -108,16 +97,16 @@ func checkReadable(path string, uid, gid int) error {
 func (e *Engine) launch(ctx context.Context, l *launch, memory *os.File, prepare func(context.Context, *machine) error) (_ *machine, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not up within %v", startTimeout))
 	defer cancel()
-	var u undo
+	var steps undo.Stack
 	defer func() {
 		if err != nil {
-			u.run()
+			err = errors.Join(err, steps.Run(ctx))
 		}
 	}()
 	c := l.config
 	m := newMachine(e.log, vmm.Record{Engine: Name, ID: c.ID, Dir: c.Dir, Cgroup: cgroupPath(c.CgroupParent, c.ID), Config: c})
-	u.add(func() { removeFiles(c.Dir) })
-	files, err := e.open(l, m, memory, &u)
+	steps.Add("removing the machine's files", func(context.Context) error { return removeFiles(c.Dir) })
+	files, err := e.open(l, m, memory, &steps)
 	if err != nil {
 		return nil, err
 	}
@@ -125,8 +114,8 @@ func (e *Engine) launch(ctx context.Context, l *launch, memory *os.File, prepare
 	if m.cgroup, err = newCgroup(m.record.Cgroup, c.MemoryLimit); err != nil {
 		return nil, err
 	}
-	u.add(func() { m.deleteCgroup() })
-	if err := e.spawn(l, m, files, &u); err != nil {
+	steps.Add("deleting the cgroup", func(context.Context) error { return m.cgroup.Delete() })
+	if err := e.spawn(ctx, l, m, files, &steps); err != nil {
 		return nil, err
 	}
 	files.close() // or a dead QEMU's sockets would still accept
@@ -138,7 +127,7 @@ func (e *Engine) launch(ctx context.Context, l *launch, memory *os.File, prepare
 }
 
 // open makes and opens all files that QEMU inherits and notes their numbers in l.
-func (e *Engine) open(l *launch, m *machine, memory *os.File, u *undo) (_ *inherited, err error) {
+func (e *Engine) open(l *launch, m *machine, memory *os.File, undos *undo.Stack) (_ *inherited, err error) {
 	files := &inherited{}
 	defer func() {
 		if err != nil {
@@ -156,7 +145,7 @@ func (e *Engine) open(l *launch, m *machine, memory *os.File, u *undo) (_ *inher
 		{"opening the initramfs", &l.initrd, func() (*os.File, error) { return os.Open(c.Initrd) }},
 		{"listening for QMP", &l.qmp, func() (*os.File, error) { return listen(m.path(qmpSocket)) }},
 		{"listening for the guest channel", &l.guest, func() (*os.File, error) { return listen(m.path(guestSocket)) }},
-		{"creating the console", &l.console, func() (*os.File, error) { return m.openConsole(u) }},
+		{"creating the console", &l.console, func() (*os.File, error) { return m.openConsole(undos) }},
 	}
 	for _, step := range steps {
 		f, err := step.open()
@@ -180,7 +169,7 @@ func (e *Engine) open(l *launch, m *machine, memory *os.File, u *undo) (_ *inher
 }
 
 // openConsole makes both rings and returns the file that QEMU writes its console to.
-func (m *machine) openConsole(u *undo) (*os.File, error) {
+func (m *machine) openConsole(undos *undo.Stack) (*os.File, error) {
 	if err := os.Remove(m.path(consoleFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err // of the machine's life before
 	}
@@ -189,12 +178,15 @@ func (m *machine) openConsole(u *undo) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	u.add(console.close)
+	undos.Add("closing the console", func(context.Context) error { return console.close() })
 	output, err := newRing(outputName, outputRing, tailFile{m.path(outputFile), outputBytes})
 	if err != nil {
 		return nil, err
 	}
-	u.add(output.close)
+	undos.Add("closing the VMM's output", func(context.Context) error { return output.close() })
+	if err := output.bound(); err != nil {
+		return nil, err
+	}
 	m.console, m.output = console, output
 	return duplicate(console.writer)
 }
@@ -213,7 +205,7 @@ func openDrive(d vmm.Drive) (*os.File, error) {
 }
 
 // spawn starts the process and puts it into its cgroup.
-func (e *Engine) spawn(l *launch, m *machine, files *inherited, u *undo) error {
+func (e *Engine) spawn(ctx context.Context, l *launch, m *machine, files *inherited, undos *undo.Stack) error {
 	step := "starting " + filepath.Base(e.binary)
 	boot, err := bootID()
 	if err != nil {
@@ -229,13 +221,14 @@ func (e *Engine) spawn(l *launch, m *machine, files *inherited, u *undo) error {
 	}
 	m.process = p
 	m.record.PID, m.record.StartTime, m.record.BootID = p.pid, p.startTime, boot
-	u.add(func() {
-		m.stopFailed()
-		m.disconnect()
-		p.stop()
+	undos.Add("ending the VMM", func(ctx context.Context) error {
+		defer p.stop()
+		defer m.disconnect()
+		return p.kill(ctx)
 	})
-	if err := m.cgroup.AddProc(uint64(p.pid)); err != nil {
-		return m.startError("moving the process into cgroup "+m.record.Cgroup, err)
+	// That it died already is told better by what follows.
+	if err := m.cgroup.AddProc(uint64(p.pid)); err != nil && !errors.Is(err, unix.ESRCH) {
+		return m.startError(ctx, "moving the process into cgroup "+m.record.Cgroup, err)
 	}
 	return nil
 }
@@ -256,16 +249,16 @@ func kvmGroups(l *launch) ([]uint32, error) {
 // begin brings a stopped QEMU to where its guest runs.
 func (m *machine) begin(ctx context.Context, prepare func(context.Context, *machine) error) error {
 	if err := m.connectFirst(ctx); err != nil {
-		return m.startError("connecting to QMP", err)
+		return m.startError(ctx, "connecting to QMP", err)
 	}
-	if err := errors.Join(m.console.bound(), m.output.bound()); err != nil {
-		return err
+	if err := m.console.bound(); err != nil {
+		return m.startError(ctx, "bounding the console", err)
 	}
 	if err := prepare(ctx, m); err != nil {
-		return m.startError("restoring", err)
+		return m.startError(ctx, "restoring", err)
 	}
 	if err := m.execute(ctx, "cont", nil, nil); err != nil {
-		return m.startError("letting the guest run", err)
+		return m.startError(ctx, "letting the guest run", err)
 	}
 	return nil
 }
@@ -287,8 +280,12 @@ func (m *machine) connectFirst(ctx context.Context) error {
 }
 
 // startError ends the process and quotes what it and its guest said.
-func (m *machine) startError(step string, err error) error {
-	m.stopFailed()
+func (m *machine) startError(ctx context.Context, step string, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undo.Limit)
+	defer cancel()
+	if killErr := m.process.kill(ctx); killErr != nil {
+		m.log.Error("ending a QEMU whose start failed", "error", killErr)
+	}
 	m.drain()
 	return &vmm.StartError{
 		Step: step, Err: err,
@@ -296,27 +293,13 @@ func (m *machine) startError(step string, err error) error {
 	}
 }
 
-func (m *machine) stopFailed() {
-	ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
-	defer cancel()
-	if err := m.process.kill(ctx); err != nil {
-		m.log.Error("ending a QEMU whose start failed", "error", err)
-	}
-}
-
-func (m *machine) deleteCgroup() {
-	if err := m.cgroup.Delete(); err != nil {
-		m.log.Error("deleting the cgroup of a QEMU whose start failed", "error", err)
-	}
-}
-
 // removeFiles removes what a failed start may have left in dir.
-func removeFiles(dir string) {
-	for _, name := range []string{qmpSocket, guestSocket, consoleFile, outputFile} {
-		for _, suffix := range []string{"", rewriteSuffix} {
-			if err := os.Remove(filepath.Join(dir, name+suffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return // the folder itself is gone or closed to us
-			}
+func removeFiles(dir string) error {
+	var errs []error
+	for _, name := range []string{qmpSocket, guestSocket, consoleFile, outputFile, consoleFile + rewriteSuffix, outputFile + rewriteSuffix} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
 		}
 	}
+	return errors.Join(errs...)
 }

@@ -201,11 +201,10 @@ func (m *machine) Close() error {
 		m.process.stop()
 		<-m.supervised
 		m.disconnect()
-		m.console.close()
-		m.output.close()
+		m.closeErr = errors.Join(m.console.close(), m.output.close())
 		m.setRelease(func() {})()
 		if m.process.gone() {
-			m.closeErr = removeRemains(m.record, m.cgroup)
+			m.closeErr = errors.Join(m.closeErr, removeRemains(m.record, m.cgroup))
 		}
 	})
 	return m.closeErr

@@ -5,10 +5,12 @@ package qemu_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -92,4 +94,46 @@ func makeGuest(ctx context.Context, dir string) (g qemu.Guest, err error) {
 	}
 	g.Args = kernel.CommandLine(kernel.Boot{TSCKHz: khz, VCPUs: 1})
 	return g, nil
+}
+
+// TestProbe asks this host: whatever the answer, it comes soon, and a machine
+// starts by it.
+func TestProbe(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots machines")
+	}
+	t.Parallel()
+	g := testGuest(t)
+	e, err := qemu.New(qemu.Config{
+		StateDir:   t.TempDir(),
+		ProbeGuest: func(context.Context) (qemu.Guest, error) { return g, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	answer, err := e.Probe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(began)
+	t.Logf("%+v after %v", answer, took)
+	if took > 20*time.Second || answer.Why == "" {
+		t.Errorf("%+v after %v, want a reason within 20 s", answer, took)
+	}
+	dir, err := os.MkdirTemp("", "vmm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	m, err := e.Start(t.Context(), vmm.Config{
+		ID: "after-the-probe", Dir: dir, VCPUs: 1, Memory: 256 << 20,
+		Kernel: g.Kernel, Initrd: g.Initrd, Args: g.Args, CgroupParent: "micropod-qemutest",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(m.Kill(t.Context()), m.Close()); err != nil {
+		t.Error(err)
+	}
 }

@@ -55,10 +55,13 @@ func shortDir(t *testing.T) string {
 // start boots a machine, which ends with the test at the latest.
 func (s *suite) start(ctx context.Context, t *testing.T, edit ...func(*vmm.Config)) *machine {
 	t.Helper()
-	m, err := s.engine.Start(ctx, s.config(t, edit...))
+	c := s.config(t, edit...)
+	began := time.Now()
+	m, err := s.engine.Start(ctx, c)
 	if err != nil {
 		t.Fatalf("starting a machine: %v%s", err, consoleOf(err))
 	}
+	t.Logf("started after %v", time.Since(began).Round(time.Millisecond))
 	return s.hold(t, m)
 }
 
@@ -119,11 +122,17 @@ func (s *suite) checkGone(t *testing.T, r vmm.Record) {
 // restore starts a machine from a snapshot.
 func (s *suite) restore(ctx context.Context, t *testing.T, dir string, edit ...func(*vmm.Config)) *machine {
 	t.Helper()
-	m, err := s.engine.Restore(ctx, s.config(t, edit...), dir)
+	c := s.config(t, edit...)
+	began := time.Now()
+	vm, err := s.engine.Restore(ctx, c, dir)
 	if err != nil {
 		t.Fatalf("restoring: %v%s", err, consoleOf(err))
 	}
-	return s.hold(t, m)
+	up := time.Since(began)
+	m := s.hold(t, vm)
+	m.ask(ctx, t, "echo up")
+	t.Logf("restored after %v, the guest answered after %v", up.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+	return m
 }
 
 // startChild has another process start the machine and kills that process.

@@ -29,12 +29,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "guest is the init of a test machine and of no use elsewhere")
 		os.Exit(2)
 	}
-	if err := boot(); err != nil {
-		say("guest: " + err.Error())
-	}
+	say("guest: " + boot().Error())
 	// The end of init is a kernel panic, which the host notices.
 }
 
+// boot serves the host until that is no longer possible.
 func boot() error {
 	if err := mounts(); err != nil {
 		return err
