@@ -8,6 +8,10 @@ GO ?= go
 export CGO_ENABLED := 0
 
 BIN := bin
+# What `micropod version` says: the nearest tag, or the commit.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/micropod/micropod/internal/version.Version=$(VERSION) \
+	-X github.com/micropod/micropod/internal/version.Commit=$(shell git rev-parse HEAD 2>/dev/null)
 # The agent sits in the memory of every machine and is copied into it at boot (bytes).
 AGENT_MAX := 8388608
 
@@ -20,8 +24,8 @@ help:
 
 ## build: bin/micropod, bin/micropodd and bin/micropod-agent
 build:
-	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/micropod ./cmd/micropod
-	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/micropodd ./cmd/micropodd
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/micropod ./cmd/micropod
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/micropodd ./cmd/micropodd
 	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/micropod-agent ./cmd/micropod-agent
 	@scripts/check-size.sh $(BIN)/micropod-agent $(AGENT_MAX)
 
