@@ -132,7 +132,10 @@ func enterRoot() error {
 	if err := os.Chdir("/"); err != nil {
 		return fmt.Errorf("entering the root: %w", err)
 	}
-	err := unix.Exec(agentPath, []string{stageArg}, []string{"PATH=/", "HOME=/"})
+	if err := keepCoverage("/"); err != nil {
+		return fmt.Errorf("keeping coverage counters: %w", err)
+	}
+	err := unix.Exec(agentPath, []string{stageArg}, append(coverageEnv(), "PATH=/", "HOME=/"))
 	return fmt.Errorf("running the agent again: %w", err)
 }
 

@@ -110,7 +110,13 @@ func (m *machine) dial(t *testing.T) net.Conn {
 func buildAgent(t *testing.T, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "micropod-agent")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "github.com/micropod/micropod/cmd/micropod-agent")
+	args := []string{"build", "-trimpath", "-o", path}
+	if coverTag {
+		args = append(args, "-cover", "-covermode=atomic", "-coverpkg=github.com/micropod/micropod/...", "-tags=cover")
+	} else {
+		args = append(args, "-ldflags=-s -w")
+	}
+	cmd := exec.Command("go", append(args, "github.com/micropod/micropod/cmd/micropod-agent")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building the agent: %v\n%s", err, out)

@@ -31,6 +31,9 @@ func (s *Session) intercept(ctx context.Context, req *ttrpc.Request, resp *ttrpc
 	method := path.Base(info.FullMethod)
 	ctx, cancel := s.bound(ctx, method)
 	defer cancel()
+	if method == "Shutdown" {
+		s.beforeShutdown(ctx)
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		req.TimeoutNano = max(1, time.Until(deadline).Nanoseconds())
 	}
