@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micropod/micropod/api/agent/channel"
 	"github.com/micropod/micropod/internal/guest"
 )
 
@@ -171,5 +172,24 @@ func TestInputOfAProcessThatTakesNoMore(t *testing.T) {
 	}
 	if _, _, err := s.Stdin(soon(t), "c", "", 0); !errors.Is(err, guest.ErrNoStream) {
 		t.Errorf("Stdin of such a process = %v, want %v", err, guest.ErrNoStream)
+	}
+}
+
+// What a lost session has read and nobody has taken is not counted: the next one sends it again.
+func TestInputLetsGoOfALostSession(t *testing.T) {
+	t.Parallel()
+	in, stream := newInput(), new(channel.GuestStream)
+	in.owner = stream
+	if !in.take(stream, []byte("a")) {
+		t.Fatal("the first byte was refused")
+	}
+	taken := make(chan bool, 1)
+	go func() { taken <- in.take(stream, []byte("b")) }()
+	in.release(stream)
+	if <-taken {
+		t.Error("a byte was taken from a session that ended")
+	}
+	if in.taken != 1 {
+		t.Errorf("taken = %d, want 1", in.taken)
 	}
 }

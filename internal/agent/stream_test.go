@@ -285,3 +285,37 @@ func TestSlowReaderHoldsUpNoOther(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Sessions are many on a host, one for each machine: both ends of one together stay far below the 2 MB a machine may cost.
+func TestIdleSessionIsSmall(t *testing.T) {
+	const many = 40
+	used := func() uint64 {
+		var m goruntime.MemStats
+		goruntime.GC()
+		goruntime.ReadMemStats(&m)
+		return m.HeapAlloc + m.StackInuse
+	}
+	before := used()
+	for range many {
+		g := newGuest(t, Config{})
+		p := g.add("c")
+		go p.stdout.fill(&counter{end: 1 << 20})
+		s := g.connect(t)
+		out, err := s.Output(soon(t), "c", "", false, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { out.Close() })
+		for p := make([]byte, 32<<10); out.Offset() < 1<<20; {
+			if _, err := out.Read(p); err != nil {
+				t.Fatal(err)
+			}
+			out.Ack(out.Offset())
+		}
+	}
+	each := (used() - before) / many
+	t.Logf("%d KiB for both ends of a session that carried a megabyte", each>>10)
+	if each > 1<<20 {
+		t.Errorf("%d bytes", each)
+	}
+}
