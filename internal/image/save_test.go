@@ -15,6 +15,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/micropod/micropod/internal/image"
 )
@@ -163,5 +166,85 @@ func TestSameImageOtherCompression(t *testing.T) {
 	}
 	if _, _, err := s.Acquire("a:zstd"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestConvertAcrossFileSystems: the result is moved also to where it cannot be
+// renamed to. It changes the environment and so cannot be parallel.
+func TestConvertAcrossFileSystems(t *testing.T) {
+	memory, err := os.MkdirTemp("/dev/shm", "image-test-*")
+	if err != nil {
+		t.Skip("no /dev/shm to be another file system")
+	}
+	defer os.RemoveAll(memory)
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", memory)
+	out := filepath.Join(dir, "out.erofs")
+	cfg := image.Config{Convert: convert, CertDirs: []string{}}
+	img, err := image.ConvertStream(ctxFor(t), cfg, bytes.NewReader(small("x").Build().OCIArchive("")), out, image.ImportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(out)
+	if err != nil || digest.FromBytes(b) != img.RootFSDigest {
+		t.Errorf("the image has digest %s, %v; want %s", digest.FromBytes(b), err, img.RootFSDigest)
+	}
+	for _, d := range []string{dir, memory} {
+		entries, _ := os.ReadDir(d)
+		for _, e := range entries {
+			if e.Name() != "out.erofs" {
+				t.Errorf("%s is left in %s", e.Name(), d)
+			}
+		}
+	}
+}
+
+// TestSweepAtStart: what an interrupted pull left is kept for a day, and goes
+// then; what images need stays.
+func TestSweepAtStart(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	s := open(t, image.Config{Root: root})
+	img := mustImport(t, s, small("sweep").Build().OCIArchive("a:1"), image.ImportOptions{})
+	s.Close()
+	long := time.Now().Add(-48 * time.Hour)
+	orphan := func(dir, name, suffix string) string {
+		path := filepath.Join(root, dir, name+digest.FromString(dir+name).Encoded()+suffix)
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	young := []string{orphan("blobs/sha256", "", ""), orphan("ingest", "sha256-", ".part")}
+	for _, p := range []string{filepath.Join(root, "blobs/sha256", img.ID.Encoded()), img.RootFS} {
+		if err := os.Chtimes(p, long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fs := filepath.Join(root, "rootfs", strings.Repeat("a", 64)+".erofs")
+	if err := os.WriteFile(fs, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	exists := func(p string) bool { _, err := os.Lstat(p); return err == nil }
+	open(t, image.Config{Root: root}).Close()
+	for _, p := range young {
+		if !exists(p) {
+			t.Errorf("%s went too soon", p)
+		}
+		if err := os.Chtimes(p, long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if exists(fs) {
+		t.Error("a root file system of no image was kept")
+	}
+	s = open(t, image.Config{Root: root})
+	for _, p := range young {
+		if exists(p) {
+			t.Errorf("%s is there after two days", p)
+		}
+	}
+	if got, err := s.Get("a:1"); err != nil || got.Problem != "" || got.RootFS == "" {
+		t.Errorf("the image: %+v, %v", got, err)
 	}
 }
