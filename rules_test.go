@@ -79,7 +79,7 @@ var mayImport = map[string]string{
 	"container": "api/agent machine guest image store events undo",
 	"machine":   "api/agent vmm guest network rootfs store events undo",
 	// Leaves never import each other or the core, but for what they are made of.
-	"vmm":     "",
+	"vmm":     "undo",
 	"guest":   "api/agent",
 	"network": "undo",
 	"rootfs":  "erofs",

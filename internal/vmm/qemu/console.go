@@ -20,13 +20,11 @@ import (
 // a file, and because QEMU's descriptor and ours are one open file description
 // (open(2)), it can set the offset that QEMU writes at:
 //
-//	|-------- first half --------|------- second half --------|
-//	0      start ^     offset ^  |                            size
-//	             bytes to drain
+//	|--- zeroed ---|--- to drain ---|--- zero ---|
+//	0         start^          offset^            size
 //
-// Once a good part of a half is used, the offset is moved to the other one. What has
-// been drained is zeroed, so that an adopting daemon knows what is new: zero
-// bytes are not output.
+// Once the offset is past the middle it is set back to 0. What has been drained is
+// zeroed, so that an adopting daemon knows what is new: zero bytes are no output.
 type ring struct {
 	mu     sync.Mutex // guards all
 	writer *os.File   // write-only; QEMU's own open file description
@@ -74,12 +72,7 @@ func (r *ring) drain() (bool, error) {
 	if err := r.take(offset); err != nil {
 		return true, err
 	}
-	half := r.size / 2
-	used := offset
-	if r.start >= half {
-		used -= half
-	}
-	if used >= half/2 {
+	if offset >= r.size/2 {
 		return true, r.turn()
 	}
 	return true, nil
@@ -91,40 +84,31 @@ func (r *ring) take(end int64) error {
 	if _, err := r.memory.ReadAt(b, r.start); err != nil {
 		return err
 	}
-	err := r.log.append(bytes.Trim(b, "\x00"))
+	err := r.log.append(bytes.ReplaceAll(b, []byte{0}, nil))
 	clear(b)
 	_, zeroErr := r.memory.WriteAt(b, r.start)
 	r.start = end
 	return errors.Join(err, zeroErr)
 }
 
-// turn moves the writer to the other half and drains what it wrote meanwhile.
+// turn sets the writer back to the start and drains what it wrote meanwhile. A
+// writer so fast that it is past the middle again before turn is done loses bytes.
 func (r *ring) turn() error {
-	old, half := r.start, r.size/2
-	next := half
-	if old >= half {
-		next = 0
-	}
-	if _, err := r.writer.Seek(next, io.SeekStart); err != nil {
+	if _, err := r.writer.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	late := make([]byte, min(half, r.size-old))
-	if _, err := r.memory.ReadAt(late, old); err != nil {
+	late := make([]byte, r.size-r.start)
+	if _, err := r.memory.ReadAt(late, r.start); err != nil && err != io.EOF {
 		return err
 	}
 	if n := bytes.IndexByte(late, 0); n >= 0 {
 		late = late[:n]
 	}
-	if old < half { // the writer may have run over into the half that is now its own
-		late = late[:min(int64(len(late)), half-old)]
-	}
-	r.start = old
-	if err := r.take(old + int64(len(late))); err != nil {
+	if err := r.take(r.start + int64(len(late))); err != nil {
 		return err
 	}
-	r.start = next
-	// Zeroed pages go back to the host.
-	return punch(r.memory, half-next, half)
+	r.start = 0
+	return punch(r.memory, r.size/2, r.size/2) // gives the memory back
 }
 
 func (r *ring) reset() error {
