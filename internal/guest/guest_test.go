@@ -101,11 +101,13 @@ func answers(agent agentv1.AgentService) func(*channel.GuestStream) {
 		agentv1.RegisterAgentService(server, agent)
 		l := &oneConn{conn: make(chan net.Conn, 1), closed: make(chan struct{})}
 		l.conn <- stream
+		ctx, cancel := context.WithCancel(context.Background())
 		go func() {
 			<-stream.Session().CloseChan()
+			cancel()
 			server.Close()
 		}()
-		_ = server.Serve(context.Background(), l)
+		_ = server.Serve(ctx, l)
 	}
 }
 
