@@ -73,11 +73,14 @@ type Machine interface {
 	Snapshot(ctx context.Context, dir string) error
 
 	// SetDrive replaces what lies behind the drive in the given slot (index in
-	// Config.Drives). The guest must not have it mounted.
+	// Config.Drives). The guest must not have it mounted. d.ReadOnly must be the
+	// slot's. Some engines let the guest go on to see the size that the slot had at
+	// its boot; an empty slot has 1 TiB there, larger than what is put into it.
 	SetDrive(ctx context.Context, slot int, d Drive) error
 
 	// SetBalloon asks the guest to leave size bytes of memory to itself and
-	// hand back the rest. It returns when asked, not when done: see Stats.
+	// hand back the rest. It returns when asked, not when done: see Stats. An engine that
+	// cannot for a restored machine returns an *UnsupportedError.
 	SetBalloon(ctx context.Context, size int64) error
 
 	// Stats tells what the machine uses on the host now.
@@ -108,8 +111,8 @@ type Config struct {
 	VCPUs  int   // required; 1 to the host's number
 	Memory int64 // required; bytes, a multiple of 1 MiB, at least 64 MiB
 
-	Kernel string // required; uncompressed ELF vmlinux
-	Initrd string // required; the initramfs with the agent as /init
+	Kernel string // required; uncompressed ELF vmlinux, readable by UID
+	Initrd string // required; the initramfs with the agent as /init, readable by UID
 	Args   string // kernel command line beyond what the engine needs itself
 
 	// Drives become the guest's virtio block devices in this order: Drives[0]

@@ -45,6 +45,9 @@ func (e *Engine) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Nested && accel == AccelKVM && !kvmNests("/sys/module") {
+		return nil, &vmm.UnsupportedError{Engine: Name, Feature: "nested virtualisation", Reason: "the host's KVM has it switched off (parameter nested of module kvm_intel or kvm_amd)"}
+	}
 	m, err := e.start(ctx, c, accel)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/micropod/micropod/internal/vmm"
@@ -179,4 +180,16 @@ func (e *Engine) keep(a Answer) {
 	if err != nil {
 		e.log.Warn("keeping the answer of the KVM probe", "error", err)
 	}
+}
+
+// kvmNests says whether the KVM module whose folder is below modules lets guests
+// have virtual machines of their own (the kernel's Documentation/virt/kvm/x86/running-nested-guests.rst).
+func kvmNests(modules string) bool {
+	for _, name := range []string{"kvm_intel", "kvm_amd"} {
+		b, err := os.ReadFile(filepath.Join(modules, name, "parameters/nested"))
+		if value := strings.TrimSpace(string(b)); err == nil && (value == "Y" || value == "1") {
+			return true
+		}
+	}
+	return false
 }

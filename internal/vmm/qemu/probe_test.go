@@ -119,3 +119,19 @@ func TestProbeNotPossible(t *testing.T) {
 		t.Errorf("accelerator %s (%v), want kvm as configured", accel, err)
 	}
 }
+
+func TestKVMNests(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]bool{"Y\n": true, "1\n": true, "N\n": false, "0\n": false, "": false} {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, "kvm_amd/parameters"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "kvm_amd/parameters/nested"), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := kvmNests(dir); got != want {
+			t.Errorf("kvmNests with %q = %t, want %t", value, got, want)
+		}
+	}
+}

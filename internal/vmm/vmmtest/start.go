@@ -86,6 +86,30 @@ func testVCPUs(ctx context.Context, t *testing.T, s *suite) {
 	}
 }
 
+// testNested: the guest's CPU can run virtual machines if that was asked for, and only then.
+func testNested(ctx context.Context, t *testing.T, s *suite) {
+	for _, nested := range []bool{false, true} {
+		vm, err := s.engine.Start(ctx, s.config(t, func(c *vmm.Config) { c.Nested = nested }))
+		var unsupported *vmm.UnsupportedError
+		if nested && s.NoNested {
+			if !errors.As(err, &unsupported) {
+				t.Errorf("nested: %v, want an *UnsupportedError", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("nested %t: %v", nested, err)
+		}
+		m := &machine{Machine: vm}
+		svm, vmx := m.ask(ctx, t, "cpuflag svm"), m.ask(ctx, t, "cpuflag vmx")
+		if got := svm == "true" || vmx == "true"; got != nested {
+			t.Errorf("nested %t: the guest's CPU has svm %s, vmx %s", nested, svm, vmx)
+		}
+		m.hangUp()
+		s.end(t, vm)
+	}
+}
+
 // testGarbageKernel: a file that is no kernel fails at the start, with the VMM's own words.
 func testGarbageKernel(ctx context.Context, t *testing.T, s *suite) {
 	kernel := filepath.Join(t.TempDir(), "garbage")

@@ -41,6 +41,8 @@ type Setup struct {
 	NoBalloonAfterRestore bool
 	// FixedDriveSize: the guest goes on to see the size that a drive had when it booted.
 	FixedDriveSize bool
+	// NoNested: the host's CPU or KVM cannot nest.
+	NoNested bool
 	// Remains lists what a running machine has on the host: paths that must be there
 	// while it runs and gone after Close. The record is the machine's.
 	Remains func(r vmm.Record) []string
@@ -101,6 +103,7 @@ var tests = []struct {
 	{"GuestConnAgain", 1, testGuestConnAgain},
 	{"Concurrency", 1, testConcurrency},
 	{"VCPUs", 1, testVCPUs},
+	{"Nested", 1, testNested},
 }
 
 // Run runs the suite, two machines at a time.
