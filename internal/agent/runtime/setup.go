@@ -18,6 +18,8 @@ type setup struct {
 	plan *containerPlan
 	fds  []int
 	root root
+
+	fresh bool // a mount that was not staged has been made
 }
 
 // build mounts, makes devices and files and writes sysctls; the root stays writable.
@@ -80,12 +82,11 @@ func (c *setup) mount(m *mountPlan) error {
 		return err
 	}
 	defer unix.Close(target)
-	for i := range c.staged {
-		if s := &c.staged[i]; s.serves(m, c.plan) {
-			s.used = true
-			return attach(s.fd, target)
-		}
+	if s := c.stagedFor(m); s != nil {
+		s.used = true
+		return attach(s.fd, target)
 	}
+	c.fresh = true
 	mount, err := c.detached(m)
 	if err != nil {
 		return err
@@ -97,6 +98,17 @@ func (c *setup) mount(m *mountPlan) error {
 	for _, flag := range m.Propagation {
 		if err := setPropagation(mount, flag); err != nil {
 			return fmt.Errorf("setting its propagation: %w", err)
+		}
+	}
+	return nil
+}
+
+// stagedFor finds the staged mount that serves m. What the spec lists first must be mounted
+// first, and a kernel from 6.8 on tells mounts in the order of their making: so none follows a fresh one.
+func (c *setup) stagedFor(m *mountPlan) *stagedMount {
+	for i := range c.staged {
+		if s := &c.staged[i]; !c.fresh && s.serves(m, c.plan) {
+			return s
 		}
 	}
 	return nil
@@ -205,12 +217,12 @@ func (c *setup) cover() error {
 		}
 	}
 	for _, path := range without(c.plan.Masked, masked) {
-		if err := mask(c.root, path, c.null); err != nil {
+		if _, err := mask(c.root, path, c.null); err != nil {
 			return fmt.Errorf("masking %s: %w", path, err)
 		}
 	}
 	for _, path := range without(c.plan.Readonly, readonly) {
-		if err := makeReadonly(c.root, path); err != nil {
+		if _, err := makeReadonly(c.root, path); err != nil {
 			return fmt.Errorf("making %s read-only: %w", path, err)
 		}
 	}
@@ -228,27 +240,23 @@ func without(all, some []string) []string {
 }
 
 // mask hides a path, if it is there.
-func mask(r root, path string, null int) error {
-	fd, err := r.open(path, unix.O_PATH)
-	if missing(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return coverMasked(fd, null)
+func mask(r root, path string, null int) (there bool, err error) {
+	return r.cover(path, func(fd int) error { return coverMasked(fd, null) })
 }
 
 // makeReadonly makes a path read-only, if it is there.
-func makeReadonly(r root, path string) error {
+func makeReadonly(r root, path string) (there bool, err error) {
+	return r.cover(path, coverReadonly)
+}
+
+func (r root) cover(path string, with func(fd int) error) (there bool, err error) {
 	fd, err := r.open(path, unix.O_PATH)
 	if missing(err) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unix.Close(fd)
-	return coverReadonly(fd)
+	return true, with(fd)
 }

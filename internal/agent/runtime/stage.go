@@ -87,17 +87,23 @@ func (s *stagedMount) cover(null int) error {
 	r := root{s.fd}
 	for _, path := range standardMasked {
 		if inside, ok := strings.CutPrefix(path, s.plan.Dest+"/"); ok {
-			s.masked = append(s.masked, path)
-			if err := mask(r, inside, null); err != nil {
+			there, err := mask(r, inside, null)
+			if err != nil {
 				return fmt.Errorf("masking %s: %w", path, err)
+			}
+			if there {
+				s.masked = append(s.masked, path)
 			}
 		}
 	}
 	for _, path := range standardReadonly {
 		if inside, ok := strings.CutPrefix(path, s.plan.Dest+"/"); ok {
-			s.readonly = append(s.readonly, path)
-			if err := makeReadonly(r, inside); err != nil {
+			there, err := makeReadonly(r, inside)
+			if err != nil {
 				return fmt.Errorf("making %s read-only: %w", path, err)
+			}
+			if there {
+				s.readonly = append(s.readonly, path)
 			}
 		}
 	}
