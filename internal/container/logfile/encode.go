@@ -18,7 +18,7 @@ func (l *Log) split(s Stream, p, now []byte) {
 	for len(p) > 0 {
 		held := l.held[s]
 		room := pieceBytes - len(held)
-		end := bytes.IndexByte(p[:min(len(p), room+1)], '\n') + 1 // a line end belongs to the piece that it ends
+		end := bytes.IndexByte(p[:min(len(p), room)], '\n') + 1
 		switch {
 		case end == 0 && len(p) < room:
 			l.held[s] = append(held, p...)

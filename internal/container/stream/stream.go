@@ -117,6 +117,10 @@ func (s *Stream) begin(source Source) {
 		s.window.dropTo(at)
 		s.wake()
 	}
+	if s.config.Log == nil {
+		s.logged = math.MaxUint64
+	}
+	s.trim() // an acknowledgement may have been lost with the session before
 }
 
 // copy moves bytes from source until its end. A read that waits ends with ctx.
