@@ -32,6 +32,9 @@ func main() {
 }
 
 func run(args []string) error {
+	if len(args) > 0 && args[0] == "convert" {
+		return runConvert(args[1:])
+	}
 	c, done, err := parse(args)
 	if done || err != nil {
 		return err

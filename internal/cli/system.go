@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -71,7 +72,7 @@ func printVersion(a *app, format string, v versionView) error {
 				continue
 			}
 			fmt.Fprintf(w, "%s:\n Version:\t%s\n API version:\t%s\n Go version:\t%s\n Commit:\t%s\n OS/Arch:\t%s\n",
-				part.title, part.Version, part.ApiVersion, part.GoVersion, part.Commit, part.Platform)
+				part.title, part.Version, part.ApiVersion, part.GoVersion, cmp.Or(part.Commit, "unknown"), part.Platform)
 		}
 		return w.Flush()
 	}
@@ -130,7 +131,7 @@ func printInfo(a *app, format string, v infoView) error {
 		w := tabwriter.NewWriter(a.out, 0, 1, 2, ' ', 0)
 		fmt.Fprintf(w, "Containers:\t%d (%d running)\nImages:\t%d\nMachines:\t%d\n", v.Containers, v.ContainersRunning, v.Images, v.Machines)
 		fmt.Fprintf(w, "Engine:\t%s %s (%s)\n", v.Engine, v.EngineVersion, v.Accelerator)
-		fmt.Fprintf(w, "Guest kernel:\t%s (%s)\nHost kernel:\t%s\nCgroups:\tv%s\n", v.KernelVersion, v.KernelPath, v.HostKernel, v.CgroupVersion)
+		fmt.Fprintf(w, "Guest kernel:\t%s (%s)\nHost kernel:\t%s\nCgroups:\t%s\n", v.KernelVersion, v.KernelPath, v.HostKernel, v.CgroupVersion)
 		fmt.Fprintf(w, "CPUs:\t%d\nMemory:\t%s\n", v.NCPU, bytesSize(v.MemTotal))
 		fmt.Fprintf(w, "Data:\t%s\nRun:\t%s\nServer version:\t%s\nDaemon:\tpid %d, since %s\n", v.DataDir, v.RunDir, v.ServerVersion, v.DaemonPid, v.StartedAt)
 		return w.Flush()
@@ -185,7 +186,8 @@ func printChecks(a *app, format string, checks []*v1.Check) error {
 	case "":
 		w := tabwriter.NewWriter(a.out, 0, 1, 2, ' ', 0)
 		for _, r := range rows {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", r.Status, r.Check, printable(r.Finding))
+			finding, _, _ := strings.Cut(r.Finding, "\n") // JSON shows all lines
+			fmt.Fprintf(w, "%s\t%s\t%s\n", r.Status, r.Check, printable(finding))
 			if r.Mend != "" {
 				fmt.Fprintf(w, "\t\tmend: %s\n", printable(r.Mend))
 			}

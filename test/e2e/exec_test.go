@@ -41,16 +41,16 @@ func TestExec(t *testing.T) {
 			}
 		})
 	}
-	h.must(t, "exec", name, "sh", "-c", "i=0; while [ ! -e /tmp/by-exec-d ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done; test -e /tmp/by-exec-d")
+	h.await(t, name, "test -e /tmp/by-exec-d")
 	// An exec whose container ends is told.
 	done := make(chan result, 1)
 	go func() { done <- h.run(t, "exec", name, "sleep", "1000000") }()
-	h.must(t, "exec", name, "sh", "-c", "i=0; while [ $(ps | grep -c 'sleep 1000000') -lt 3 ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done")
+	h.await(t, name, `[ "$(ps | grep -c '[s]leep 1000000')" = 2 ]`)
 	h.must(t, "kill", name)
 	if r := <-done; r.code == 0 {
 		t.Errorf("an exec outlived its container:\n%v", r)
 	}
-	if r := h.run(t, "exec", name, "true"); r.code == 0 || !strings.Contains(r.stderr, "not running") {
+	if r := h.run(t, "exec", name, "true"); r.code == 0 || !strings.Contains(r.stderr, "exited") {
 		t.Errorf("exec after the end:\n%v", r)
 	}
 }

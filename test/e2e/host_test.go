@@ -53,6 +53,9 @@ func openHost(dir string) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := os.Chmod(dir, 0o755); err != nil { // each VMM runs under a uid of its own
+		return nil, err
+	}
 	h := &host{dir: dir, binary: micropod}
 	archive, err := busyboxArchive()
 	if err != nil {
@@ -180,6 +183,12 @@ func (h *host) detached(t *testing.T, flags ...string) string {
 	args := append([]string{"run", "-d", "--name", name}, flags...)
 	h.must(t, append(args, "busybox", "sleep", "1000000")...)
 	return name
+}
+
+// await waits until a shell's condition holds in a container, a tenth of a second between two looks.
+func (h *host) await(t *testing.T, name, condition string) {
+	t.Helper()
+	h.must(t, "exec", name, "sh", "-c", "i=0; while ! { "+condition+"; }; do i=$((i+1)); [ $i -lt 600 ] || exit 1; sleep 0.1; done")
 }
 
 // daemonPID is the pid of this host's daemon, 0 when it does not run.

@@ -13,7 +13,13 @@ import (
 func TestLifecycle(t *testing.T) {
 	t.Parallel()
 	h, name := shared, shared.name(t)
-	h.must(t, "create", "--name", name, "--label", "kind=walk", "busybox", "sh", "-c", "echo run $((`cat /count 2>/dev/null || echo 0`+1)) | tee -a /log; c=$(cat /count 2>/dev/null || echo 0); echo $((c+1)) > /count; trap 'echo bye; exit 7' TERM; while :; do sleep 0.1; done")
+	h.must(t, "create", "--name", name, "--label", "kind=walk", "busybox", "sh", "-c", `
+trap 'echo bye; exit 7' TERM
+c=$(cat /count 2>/dev/null || echo 0)
+echo "run $((c+1))" | tee -a /log
+echo $((c+1)) > /count
+touch /dev/shm/ready
+while :; do sleep 0.1; done`)
 	status := func() string { return h.must(t, "inspect", "-f", "{{.State.Status}}", name) }
 	if s := status(); s != "created" {
 		t.Fatalf("after create: %s", s)
@@ -27,6 +33,7 @@ func TestLifecycle(t *testing.T) {
 	if s := status(); s != "running" {
 		t.Fatalf("after start: %s", s)
 	}
+	h.await(t, name, "test -e /dev/shm/ready")
 	if r := h.run(t, "rm", name); r.code == 0 || !strings.Contains(r.stderr, "running") {
 		t.Errorf("rm of a running container must be refused:\n%v", r)
 	}
@@ -45,6 +52,7 @@ func TestLifecycle(t *testing.T) {
 	}
 	// The writable layer lives on.
 	h.must(t, "restart", name)
+	h.await(t, name, "test -e /dev/shm/ready")
 	if log := h.must(t, "exec", name, "cat", "/log"); log != "run 1\nrun 2" {
 		t.Errorf("after restart the disk holds %q", log)
 	}

@@ -60,7 +60,7 @@ func TestRunConfig(t *testing.T) {
 	t.Parallel()
 	r := shared.run(t, "run", "--rm",
 		"-e", "A=1", "-e", "B=two words", "-h", "box", "--domainname", "example.org", "-w", "/made/here",
-		"-u", "daemon:bin", "--group-add", "99", "--add-host", "db:10.1.2.3", "--dns", "10.9.9.9", "--dns-search", "corp.example",
+		"-u", "app:staff", "--group-add", "99", "--add-host", "db:10.1.2.3", "--dns", "10.9.9.9", "--dns-search", "corp.example",
 		"--label", "x=y", "--ulimit", "nofile=100:200", "--shm-size", "32m", "--tmpfs", "/scratch:size=1m,mode=1777",
 		"busybox", "sh", "-c", `
 echo "env $A|$B|$HOSTNAME|$PATH|$HOME"
@@ -87,8 +87,8 @@ echo "lo $(cat /sys/class/net/lo/operstate 2>/dev/null)"
 			t.Errorf("want %q in the container's own view:\n%v", want, r)
 		}
 	}
-	if !strings.Contains(r.stdout, "ids 1 2 2 99") && !strings.Contains(r.stdout, "ids 1 1 1 99") {
-		t.Errorf("want user daemon with a group and 99 added:\n%v", r)
+	if !strings.Contains(r.stdout, "ids 1000 50 50 ") || !strings.Contains(r.stdout, " 99\n") || strings.Contains(r.stdout, "2000") {
+		t.Errorf("want user app with group staff alone and 99 added:\n%v", r)
 	}
 }
 
@@ -97,6 +97,9 @@ func TestRunUsers(t *testing.T) {
 	r := shared.run(t, "run", "--rm", "-u", "nobody-knows", "busybox", "true")
 	if r.code == 0 || !strings.Contains(r.stderr, "nobody-knows") {
 		t.Errorf("an unknown user must be named and refused:\n%v", r)
+	}
+	if r := shared.run(t, "run", "--rm", "-u", "app", "busybox", "id", "-G"); r.stdout != "1000 50 2000\n" {
+		t.Errorf("supplementary groups come from the image's own file:\n%v", r)
 	}
 	r = shared.run(t, "run", "--rm", "-u", "12345:54321", "busybox", "sh", "-c", "id -u; id -g")
 	if r.stdout != "12345\n54321\n" {

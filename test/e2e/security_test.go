@@ -13,7 +13,7 @@ func TestSecurityDefaults(t *testing.T) {
 	t.Parallel()
 	r := shared.run(t, "run", "--rm", "busybox", "sh", "-c", `
 grep -E 'Cap(Eff|Bnd|Inh|Amb)|Seccomp:|NoNewPrivs' /proc/self/status
-mount -t tmpfs none /mnt 2>&1
+mkdir /m; mount -t tmpfs none /m 2>&1
 echo x > /proc/sys/kernel/hostname 2>&1
 cat /proc/kcore 2>&1 | head -c 1 | wc -c
 cat /proc/latency_stats /proc/timer_list 2>/dev/null | wc -c
@@ -75,7 +75,7 @@ i=0; while [ $i -lt 40 ]; do sleep 30 & i=$((i+1)); done; echo started all`)
 
 func TestPrivilegedAndDevices(t *testing.T) {
 	t.Parallel()
-	r := shared.run(t, "run", "--rm", "--privileged", "busybox", "sh", "-c", "mount -t tmpfs none /mnt && ls /dev/vda && echo 1 > /proc/sys/kernel/panic_on_oops && echo all allowed")
+	r := shared.run(t, "run", "--rm", "--privileged", "busybox", "sh", "-c", "mkdir /m && mount -t tmpfs none /m && ls /dev/vda && echo 1 > /proc/sys/kernel/panic_on_oops && echo all allowed")
 	if !strings.Contains(r.stdout, "all allowed") {
 		t.Errorf("--privileged must lift the walls within the machine:\n%v", r)
 	}

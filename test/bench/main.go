@@ -1,0 +1,82 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bench measures micropod beside its peers and the bare engine, in one
+// run, since absolute times depend on the machine and on what else it does.
+//
+// It prints a table and writes the same as JSON (-out). It needs root, the
+// binaries of "make build", and takes as peers those of podman, crun and runc that are
+// installed. A limit that is not kept is marked; the exit code stays 0 unless
+// -strict is given.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	out := flag.String("out", "", "`file` for the results as JSON")
+	runs := flag.Int("n", 10, "`runs` of each command")
+	bin := flag.String("bin", "bin", "`folder` of micropod's binaries")
+	only := flag.String("only", "", "measure this `group` alone: boot, agent, exec, streams, memory, peers")
+	strict := flag.Bool("strict", false, "fail when a limit is not kept")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	missed, err := bench(ctx, options{bin: *bin, runs: *runs, only: *only, out: *out})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	if missed > 0 && *strict {
+		os.Exit(2)
+	}
+}
+
+type options struct {
+	bin, only, out string
+	runs           int
+}
+
+// bench measures everything and returns how many limits were not kept.
+func bench(ctx context.Context, o options) (missed int, err error) {
+	s, err := newSetup(ctx, o)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+	results := newReport()
+	for _, group := range []struct {
+		name    string
+		measure func(context.Context, *setup, *report) error
+	}{
+		{"boot", measureBoot}, {"agent", measureAgent}, {"exec", measureExec},
+		{"streams", measureStreams}, {"memory", measureMemory}, {"peers", measurePeers},
+	} {
+		if o.only != "" && o.only != group.name {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "measuring %s ...\n", group.name)
+		if err := group.measure(ctx, s, results); err != nil {
+			return 0, fmt.Errorf("measuring %s: %w", group.name, err)
+		}
+	}
+	results.print(os.Stdout)
+	if o.out != "" {
+		data, err := json.MarshalIndent(results, "", "  ")
+		if err != nil {
+			return 0, err
+		}
+		if err := os.WriteFile(o.out, append(data, '\n'), 0o644); err != nil {
+			return 0, fmt.Errorf("writing the results: %w", err)
+		}
+	}
+	return results.missed(), nil
+}
