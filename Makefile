@@ -26,15 +26,15 @@ help:
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/micropod ./cmd/micropod
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/micropodd ./cmd/micropodd
-	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/micropod-agent ./cmd/micropod-agent
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/micropod-agent ./cmd/micropod-agent
 	@scripts/check-size.sh $(BIN)/micropod-agent $(AGENT_MAX)
 
 # The same three with coverage counters, for the end-to-end tests (GOCOVERDIR says where they write). The agent, which has
 # no such folder, hands its counters over the guest channel: that is what the tag is for.
 build-cover:
 	@mkdir -p $(BIN)/cover
-	$(GO) build -trimpath -cover -covermode=atomic -coverpkg=./... -o $(BIN)/cover/ ./cmd/micropod ./cmd/micropodd
-	$(GO) build -trimpath -cover -covermode=atomic -coverpkg=./... -tags cover -o $(BIN)/cover/ ./cmd/micropod-agent
+	$(GO) build -trimpath -cover -covermode=atomic -coverpkg=./... -o $(BIN)/cover/ ./cmd/micropod
+	$(GO) build -trimpath -cover -covermode=atomic -coverpkg=./... -tags cover -o $(BIN)/cover/ ./cmd/micropodd ./cmd/micropod-agent
 
 ## demo: install what is missing, build, make a Debian image from packages, run it in a microVM
 demo:

@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 packages='
 run      qemu-system-x86          the VMM where Firecracker cannot run
 run      linux-image-cloud-amd64  the kernel that guests boot
+run      e2fsprogs                makes the writable disks of machines
 demo     mmdebstrap               makes the Debian image
 test     mmdebstrap               makes the Debian image
 test     busybox-static           is in the small image
@@ -19,14 +20,15 @@ test     docker-registry          is the registry pulled from
 test     apache2-utils            makes passwords for the registry
 test     umoci                    unpacks images as the reference
 test     erofs-utils              judges the EROFS images made
-test     e2fsprogs                judges the scratch disks
 test     attr                     reads extended attributes
+test     bzip2                    makes archives compressed by bzip2
 test     xz-utils                 makes kernels and layers compressed by xz
 test     zstd                     makes layers compressed by zstd
 test     lz4                      makes kernels compressed by lz4
 test     cpio                     reads the initramfs
 test     strace                   injects faults
 generate protobuf-compiler        compiles the .proto files
+generate libprotobuf-dev          has the well-known types they import
 '
 
 missing() { # SET...: prints the missing packages of these sets
