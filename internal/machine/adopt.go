@@ -105,9 +105,10 @@ func (m *machine) endHalfStarted(ctx context.Context, rec record) {
 	var err error
 	if rec.VMM != nil {
 		err = m.endRecorded(ctx, *rec.VMM)
+	} else {
+		err = m.s.clear(ctx, m.id) // the VMM may run since just before it would have been recorded
 	}
-	// Also without a record: the VMM may run since just before it would have been written.
-	if err = errors.Join(err, m.s.endStrays(m.s.runDir(m.id))); err != nil {
+	if err != nil {
 		m.doubt("ending what is left of its start: " + err.Error())
 		return
 	}
@@ -187,6 +188,8 @@ func whyGone(r vmm.Record) string {
 // removeStrays removes folders that belong to no record, and ends VMMs in them: what a Delete or
 // a Create was about to remove when the daemon died.
 func (s *Service) removeStrays() {
+	ctx, cancel := context.WithTimeout(s.life, adoptLimit)
+	defer cancel()
 	for _, parent := range []string{filepath.Dir(s.runDir("x")), filepath.Dir(s.diskDir("x"))} {
 		entries, err := os.ReadDir(parent)
 		if err != nil {
@@ -198,7 +201,7 @@ func (s *Service) removeStrays() {
 			}
 			dir := filepath.Join(parent, e.Name())
 			s.Log.Warn("removing a folder that belongs to no machine", "folder", dir)
-			if err := errors.Join(s.endStrays(dir), os.RemoveAll(dir)); err != nil {
+			if err := errors.Join(s.clear(ctx, e.Name()), os.RemoveAll(dir)); err != nil {
 				s.Log.Error("removing a folder that belongs to no machine", "folder", dir, "error", err)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -234,6 +235,9 @@ func TestStraysAreEnded(t *testing.T) {
 	stray, bystander := startSleep(t, w.runDir("stray")+"/qmp.sock", os.Geteuid()), startSleep(t, w.runDir("stray-not"), os.Geteuid())
 	w.open()
 	w.want(w.get("stray"), Stopped, "while it was starting")
+	if c := w.host.Cleared(); !slices.Contains(c, "stray") {
+		t.Errorf("engines were asked to clear up after %v, want the machine whose start nobody recorded", c)
+	}
 	select {
 	case <-stray:
 	case <-time.After(10 * time.Second):

@@ -31,7 +31,7 @@ func (s *Service) Delete(ctx context.Context, ref string, force bool) error {
 }
 
 func (m *machine) delete(ctx context.Context, force bool) error {
-	_, end, err := m.begin(ctx)
+	ctx, end, err := m.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (m *machine) delete(ctx context.Context, force bool) error {
 	if !force && rec.State != Stopped && rec.State != Error {
 		return &StateError{ID: m.id, Action: "delete", State: rec.State, Reason: rec.Reason}
 	}
-	if err := m.endAnyRun(rec); err != nil {
+	if err := m.endAnyRun(ctx, rec); err != nil {
 		return err
 	}
 	if err := m.s.records.Delete(m.id); err != nil {
@@ -56,7 +56,7 @@ func (m *machine) delete(ctx context.Context, force bool) error {
 }
 
 // endAnyRun ends the VMM, also one that adoption could not judge.
-func (m *machine) endAnyRun(rec record) error {
+func (m *machine) endAnyRun(ctx context.Context, rec record) error {
 	if r := m.current(); r != nil {
 		if err := m.stopping("delete"); err != nil {
 			m.log.Warn("storing that the machine stops", "error", err)
@@ -66,7 +66,12 @@ func (m *machine) endAnyRun(rec record) error {
 	if rec.State != Unknown {
 		return nil
 	}
-	if err := m.s.endStrays(m.s.runDir(m.id)); err != nil {
+	if rec.VMM != nil {
+		if err := m.endRecorded(ctx, *rec.VMM); err != nil {
+			m.log.Warn("ending a VMM by its record", "error", err) // clear goes by uid and id
+		}
+	}
+	if err := m.s.clear(ctx, m.id); err != nil {
 		return &StepError{ID: m.id, Step: "ending what is left of the VMM", Err: err}
 	}
 	return nil

@@ -19,6 +19,9 @@ import (
 // (TCG) up to some hundred more.
 const vmmOverhead = 512 << 20
 
+// cgroupParent holds the machines' own cgroups.
+const cgroupParent = "micropod"
+
 // Start boots a machine and returns when its agent is identified: it is Running.
 // On failure everything is taken back and the machine is in Error, or Stopped when
 // ctx ended. Errors: *NotFoundError, *StateError (not Stopped, not Error), *StepError.
@@ -139,7 +142,9 @@ func (b *boot) config() vmm.Config {
 		UID:         uid,
 		GID:         uid,
 		MemoryLimit: b.spec.Memory + vmmOverhead,
-		Nested:      b.spec.Nested,
+
+		CgroupParent: cgroupParent,
+		Nested:       b.spec.Nested,
 	}
 }
 

@@ -5,17 +5,38 @@ package machine
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/vmm"
 )
 
 // strayWait bounds the wait for a killed process (milliseconds).
 const strayWait = 5000
+
+// clear removes what a start left on the host of which there is no vmm.Record: the
+// VMM, and what the engines keep for it. Which engine it was may not be known either.
+func (s *Service) clear(ctx context.Context, id string) error {
+	dir := s.runDir(id)
+	errs := []error{s.endStrays(dir)}
+	for _, e := range s.Engines {
+		vm, err := e.Adopt(ctx, vmm.Record{Engine: e.Name(), ID: id, Dir: dir, Cgroup: path.Join("/", cgroupParent, id)})
+		switch {
+		case err == nil:
+			errs = append(errs, vm.Kill(ctx), vm.Close())
+		case !errors.Is(err, vmm.ErrGone):
+			s.Log.Warn("clearing up after a start that was not finished", "machine", id, "engine", e.Name(), "error", err)
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // endStrays kills the VMMs of the machine whose folder is dir: processes under a uid
 // of ours that have dir or the machine's id (its last component) among their

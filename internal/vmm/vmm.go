@@ -46,7 +46,8 @@ type Engine interface {
 
 	// Adopt takes over a machine that an earlier process started. It returns
 	// ErrGone when its VMM no longer runs, whatever now has its pid, after
-	// having removed what was left of it.
+	// having removed what was left of it. So it also cleans up after a start that nobody lived to
+	// record: r then has Engine, ID, Dir and Cgroup (/CgroupParent/ID) only.
 	Adopt(ctx context.Context, r Record) (Machine, error)
 }
 

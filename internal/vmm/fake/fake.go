@@ -29,6 +29,7 @@ type Host struct {
 	vms map[int]*VMM // those that run, by pid
 
 	trouble func(step string) error
+	cleared []string // ids
 	// Deaf guests never answer the handshake, Stubborn ones ignore Shutdown.
 	Deaf, Stubborn bool
 }
@@ -121,7 +122,19 @@ func (e Engine) Adopt(ctx context.Context, r vmm.Record) (vmm.Machine, error) {
 	if v := e.VMM(r.PID); v != nil && v.record.ID == r.ID {
 		return &machine{v}, nil
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r.PID == 0 && r.Cgroup == "/micropod/"+r.ID {
+		e.cleared = append(e.cleared, r.ID)
+	}
 	return nil, vmm.ErrGone
+}
+
+// Cleared lists the machines whose remains an engine was asked to remove, without a record of their VMM.
+func (h *Host) Cleared() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.cleared)
 }
 
 // VMM is the process: it lives until killed or powered off.
