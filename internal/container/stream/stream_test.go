@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/micropod/micropod/internal/container/streamtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -22,126 +24,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // errLost is how a lost session shows.
 var errLost = errors.New("session lost")
 
-// ring is the agent's end: it keeps what is not acknowledged, at most windowBytes of it, and blocks its writer.
-type ring struct {
-	mu      sync.Mutex
-	changed *sync.Cond
-	kept    []byte
-	base    uint64
-	ended   bool
-	opened  int // sessions
-}
+func newRing() *streamtest.Ring { return streamtest.NewRing(errLost) }
 
-func newRing() *ring {
-	r := &ring{}
-	r.changed = sync.NewCond(&r.mu)
-	return r
-}
-
-// Write blocks while the ring is full, as a process would.
-func (r *ring) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	total := len(p)
-	for len(p) > 0 {
-		for len(r.kept) >= windowBytes {
-			r.changed.Wait()
-		}
-		n := min(windowBytes-len(r.kept), len(p))
-		r.kept = append(r.kept, p[:n]...)
-		p = p[n:]
-		r.changed.Broadcast()
-	}
-	return total, nil
-}
-
-func (r *ring) end() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.ended = true
-	r.changed.Broadcast()
-}
-
-func (r *ring) written() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.base + uint64(len(r.kept))
-}
-
-func (r *ring) acked() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.base
-}
-
-// lose ends the open session.
-func (r *ring) lose() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.opened++
-	r.changed.Broadcast()
-}
-
-func (r *ring) open(_ context.Context, offset uint64) (Source, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.opened++
-	return &session{r: r, at: max(offset, r.base), number: r.opened}, nil
-}
-
-type session struct {
-	r      *ring
-	at     uint64
-	number int
-	closed bool
-}
-
-func (s *session) Offset() uint64 { return s.at }
-
-func (s *session) Close() error {
-	s.r.mu.Lock()
-	defer s.r.mu.Unlock()
-	s.closed = true
-	s.r.changed.Broadcast()
-	return nil
-}
-
-func (s *session) Ack(offset uint64) {
-	s.r.mu.Lock()
-	defer s.r.mu.Unlock()
-	if offset = min(offset, s.at); offset > s.r.base && s.number == s.r.opened {
-		s.r.kept = s.r.kept[offset-s.r.base:]
-		s.r.base = offset
-		s.r.changed.Broadcast()
-	}
-}
-
-func (s *session) Read(p []byte) (int, error) {
-	r := s.r
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for {
-		have := r.kept[min(uint64(len(r.kept)), s.at-r.base):]
-		switch {
-		case s.closed || s.number != r.opened:
-			return 0, errLost
-		case len(have) > 0:
-			n := copy(p, have)
-			s.at += uint64(n)
-			return n, nil
-		case r.ended:
-			return 0, io.EOF
-		}
-		r.changed.Wait()
-	}
+func opener(r *streamtest.Ring) func(context.Context, uint64) (Source, error) {
+	return func(_ context.Context, offset uint64) (Source, error) { return r.Open(offset), nil }
 }
 
 // start runs a stream from a ring; the returned function waits for its end.
-func start(t *testing.T, s *Stream, r *ring) (wait func() error) {
+func start(t *testing.T, s *Stream, r *streamtest.Ring) (wait func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, r.open) }()
+	go func() { done <- s.Run(ctx, opener(r)) }()
 	ended := sync.OnceValue(func() error { return <-done })
 	t.Cleanup(func() { cancel(); _ = ended() })
 	return ended
@@ -206,7 +100,7 @@ func TestReaderWhoAttachedBeforeTheStartGetsAll(t *testing.T) {
 	r := newRing()
 	wait := start(t, s, r)
 	data := noise(3 << 20)
-	go func() { _, _ = r.Write(data); r.end() }()
+	go func() { _, _ = r.Write(data); r.End() }()
 	var both sync.WaitGroup
 	for _, reader := range readers {
 		both.Go(func() {
@@ -234,10 +128,10 @@ func TestReaderThatStopsStopsTheWriterAlone(t *testing.T) {
 	r := newRing()
 	wait := start(t, s, r)
 	data := noise(2 << 20)
-	go func() { _, _ = r.Write(data); r.end() }()
-	eventually(t, "the windows are full", func() bool { return s.End() == windowBytes && r.written() == windowBytes })
-	if r.acked() != 0 {
-		t.Errorf("%d bytes were acknowledged that the reader does not have", r.acked())
+	go func() { _, _ = r.Write(data); r.End() }()
+	eventually(t, "the windows are full", func() bool { return s.End() == windowBytes && r.Written() == windowBytes })
+	if r.Acked() != 0 {
+		t.Errorf("%d bytes were acknowledged that the reader does not have", r.Acked())
 	}
 	fast := s.Attach(&zero) // it gets what is kept, and waits with the others
 	defer fast.Close()
@@ -269,7 +163,7 @@ func TestAgentKeepsWhatAReaderHasNotTaken(t *testing.T) {
 	reader.Ack(400)
 	reader.Ack(5000) // more than it was given
 	reader.Ack(100)  // backwards
-	eventually(t, "what was given is acknowledged", func() bool { return r.acked() == 1000 })
+	eventually(t, "what was given is acknowledged", func() bool { return r.Acked() == 1000 })
 }
 
 func TestUnloggedBytesAreNotAcknowledged(t *testing.T) {
@@ -278,7 +172,7 @@ func TestUnloggedBytesAreNotAcknowledged(t *testing.T) {
 	r := newRing()
 	start(t, s, r)
 	_, _ = r.Write(make([]byte, 1000))
-	eventually(t, "half is acknowledged", func() bool { return r.acked() == 500 })
+	eventually(t, "half is acknowledged", func() bool { return r.Acked() == 500 })
 }
 
 func TestLostSessionsGoOnAtTheVeryByte(t *testing.T) {
@@ -298,12 +192,12 @@ func TestLostSessionsGoOnAtTheVeryByte(t *testing.T) {
 			case <-stop:
 				return
 			default:
-				r.lose()
+				r.Lose()
 				time.Sleep(time.Millisecond)
 			}
 		}
 	})
-	go func() { _, _ = r.Write(data); r.end() }()
+	go func() { _, _ = r.Write(data); r.End() }()
 	got := take(t, reader)
 	close(stop)
 	loser.Wait()
@@ -319,10 +213,10 @@ func TestRestartedDaemon(t *testing.T) {
 	r := newRing()
 	data := noise(100_000)
 	_, _ = r.Write(data)
-	before, _ := r.open(t.Context(), 0)
+	before := r.Open(0)
 	_, _ = io.ReadFull(before, make([]byte, 60_000))
 	before.Ack(20_000) // a client had 20,000, the log 60,000
-	r.end()
+	r.End()
 	var logged bytes.Buffer
 	s := New(Config{Logged: 60_000, Log: func(at uint64, p []byte) uint64 {
 		if at != 60_000+uint64(logged.Len()) {
@@ -354,7 +248,7 @@ func TestHoldWaitsForTheFirstReader(t *testing.T) {
 	r := newRing()
 	wait := start(t, s, r)
 	data := noise(1 << 20)
-	go func() { _, _ = r.Write(data); r.end() }()
+	go func() { _, _ = r.Write(data); r.End() }()
 	eventually(t, "the window is full", func() bool { return s.End() == windowBytes })
 	reader := s.Attach(nil)
 	defer reader.Close()
@@ -375,11 +269,7 @@ func TestDrainReadsOnWhateverReadersDo(t *testing.T) {
 	data := noise(windowBytes + 100_000)
 	_, _ = r.Write(data[:windowBytes])
 	eventually(t, "the window is full", func() bool { return s.End() == windowBytes })
-	r.mu.Lock()
-	r.kept = append(r.kept, data[windowBytes:]...) // the agent's ring holds more than ours
-	r.ended = true
-	r.changed.Broadcast()
-	r.mu.Unlock()
+	r.Stuff(data[windowBytes:])
 	s.Drain()
 	if err := wait(); err != nil {
 		t.Fatalf("Run ended with %v", err)
@@ -406,7 +296,7 @@ func TestReaderComesBack(t *testing.T) {
 	first.Ack(2000)
 	first.Close()
 	_, _ = r.Write(data[5000:])
-	eventually(t, "nobody holds the writer back", func() bool { return r.acked() == uint64(len(data)) })
+	eventually(t, "nobody holds the writer back", func() bool { return r.Acked() == uint64(len(data)) })
 	for from, want := range map[uint64]uint64{2000: 2000, 0: 1000, 1 << 40: uint64(len(data))} {
 		again := s.Attach(&from)
 		at, _, _ := again.Next(canceled(), p)
@@ -418,7 +308,7 @@ func TestReaderComesBack(t *testing.T) {
 	}
 	late := s.Attach(nil)
 	defer late.Close()
-	r.end()
+	r.End()
 	if got := take(t, late); len(got) != 0 {
 		t.Errorf("a reader of what comes next got %d old bytes", len(got))
 	}
@@ -463,16 +353,16 @@ func TestRunEndsWithItsContext(t *testing.T) {
 		_, _ = r.Write(make([]byte, fill))
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := make(chan error)
-		go func() { done <- s.Run(ctx, r.open) }()
+		go func() { done <- s.Run(ctx, opener(r)) }()
 		eventually(t, "all is read", func() bool { return s.End() == uint64(fill) })
 		cancel(over)
 		if err := <-done; !errors.Is(err, over) {
 			t.Errorf("%s: Run ended with %v, want the context's cause", name, err)
 		}
-		before := r.acked()
+		before := r.Acked()
 		stuck.Close() // the next daemon must find what was not taken
-		if r.acked() != before {
-			t.Errorf("%s: a reader that left after the end acknowledged %d bytes", name, r.acked()-before)
+		if r.Acked() != before {
+			t.Errorf("%s: a reader that left after the end acknowledged %d bytes", name, r.Acked()-before)
 		}
 	}
 }
@@ -519,14 +409,14 @@ func BenchmarkStream(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	done := make(chan struct{})
-	go func() { _ = s.Run(ctx, r.open); close(done) }()
+	go func() { _ = s.Run(ctx, opener(r)); close(done) }()
 	chunk := make([]byte, 32<<10)
 	b.SetBytes(int64(len(chunk)))
 	go func() {
 		for range b.N {
 			_, _ = r.Write(chunk)
 		}
-		r.end()
+		r.End()
 	}()
 	p := make([]byte, 32<<10)
 	for {

@@ -1,0 +1,212 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package containertest has machines and images in memory, for tests of the
+// container service and of the API above it. A machine's "guest" runs Go
+// functions as programs; their streams are addressed by offset, bounded and lost now and then like real
+// ones. Machines outlive the service that uses them, so a restarted daemon can be
+// tested. Only tests import it.
+package containertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/micropod/micropod/internal/container"
+	"github.com/micropod/micropod/internal/machine"
+)
+
+// Machines is a container.Machines. Set the faults before use or under Lock.
+type Machines struct {
+	// Programs are what guests can execute, by args[0].
+	Programs map[string]Program
+
+	sync.Mutex
+	// Fail makes the next call of a method ("Create", "Start", "Stop", "Delete", "StartContainer") fail, once.
+	Fail map[string]error
+	// Before is called at the begin of a method, without lock.
+	Before func(method string)
+
+	all map[string]*vm
+}
+
+type vm struct {
+	info  machine.Info
+	guest *Guest
+	ended chan struct{}
+}
+
+// NewMachines makes a world without machines.
+func NewMachines(programs map[string]Program) *Machines {
+	return &Machines{Programs: programs, Fail: map[string]error{}, all: map[string]*vm{}}
+}
+
+// enter calls the hook and tells of an injected failure.
+func (m *Machines) enter(method string) error {
+	m.Lock()
+	before, err := m.Before, m.Fail[method]
+	delete(m.Fail, method)
+	m.Unlock()
+	if before != nil {
+		before(method)
+	}
+	return err
+}
+
+// Create implements container.Machines.
+func (m *Machines) Create(ctx context.Context, spec machine.Spec) (machine.Info, error) {
+	if err := m.enter("Create"); err != nil {
+		return machine.Info{}, err
+	}
+	if ctx.Err() != nil {
+		return machine.Info{}, context.Cause(ctx)
+	}
+	m.Lock()
+	defer m.Unlock()
+	if m.all[spec.ID] != nil {
+		return machine.Info{}, &machine.InUseError{What: "id", Value: spec.ID, By: spec.ID}
+	}
+	v := &vm{info: machine.Info{Spec: spec, State: machine.Stopped, CreatedAt: time.Now()}}
+	m.all[spec.ID] = v
+	return v.info, nil
+}
+
+// Start implements container.Machines.
+func (m *Machines) Start(ctx context.Context, id string) error {
+	if err := m.enter("Start"); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	m.Lock()
+	defer m.Unlock()
+	v := m.all[id]
+	if v == nil {
+		return &machine.NotFoundError{Ref: id}
+	}
+	if v.guest != nil {
+		return &machine.StateError{ID: id, Action: "start", State: v.info.State}
+	}
+	v.info.State, v.info.StartedAt, v.info.KernelVersion, v.info.Reason = machine.Running, time.Now(), "6.1.0", ""
+	v.guest, v.ended = newGuest(m), make(chan struct{})
+	return nil
+}
+
+// Stop implements container.Machines.
+func (m *Machines) Stop(_ context.Context, id string, _ time.Duration, force bool) error {
+	if err := m.enter("Stop"); err != nil {
+		return err
+	}
+	return m.end(id, machine.Stopped, map[bool]string{true: "ended by force", false: "stopped"}[force])
+}
+
+// Crash ends a machine as a crash of its guest would.
+func (m *Machines) Crash(id, reason string) { _ = m.end(id, machine.Error, reason) }
+
+func (m *Machines) end(id string, state machine.State, reason string) error {
+	m.Lock()
+	v := m.all[id]
+	if v == nil {
+		m.Unlock()
+		return &machine.NotFoundError{Ref: id}
+	}
+	guest := v.guest
+	v.guest = nil
+	if guest != nil {
+		v.info.State, v.info.Reason, v.info.StoppedAt = state, reason, time.Now()
+		close(v.ended)
+	}
+	m.Unlock()
+	if guest != nil {
+		guest.end()
+	}
+	return nil
+}
+
+// Delete implements container.Machines.
+func (m *Machines) Delete(_ context.Context, id string, _ bool) error {
+	if err := m.enter("Delete"); err != nil {
+		return err
+	}
+	if err := m.end(id, machine.Stopped, "deleted"); err != nil {
+		return err
+	}
+	m.Lock()
+	defer m.Unlock()
+	delete(m.all, id)
+	return nil
+}
+
+// Get implements container.Machines.
+func (m *Machines) Get(id string) (machine.Info, error) {
+	m.Lock()
+	defer m.Unlock()
+	if v := m.all[id]; v != nil {
+		return v.info, nil
+	}
+	return machine.Info{}, &machine.NotFoundError{Ref: id}
+}
+
+// Ended implements container.Machines.
+func (m *Machines) Ended(id string) (<-chan struct{}, error) {
+	m.Lock()
+	defer m.Unlock()
+	v := m.all[id]
+	if v == nil {
+		return nil, &machine.NotFoundError{Ref: id}
+	}
+	if v.ended == nil {
+		v.ended = make(chan struct{})
+		close(v.ended)
+	}
+	return v.ended, nil
+}
+
+// Session implements container.Machines.
+func (m *Machines) Session(ctx context.Context, id string) (container.Session, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	m.Lock()
+	defer m.Unlock()
+	v := m.all[id]
+	if v == nil {
+		return nil, &machine.NotFoundError{Ref: id}
+	}
+	if v.guest == nil {
+		return nil, fmt.Errorf("session: %w", &machine.StateError{ID: id, Action: "reach the agent of", State: v.info.State})
+	}
+	return v.guest.session(), nil
+}
+
+// Guest is the running guest of a machine, or nil.
+func (m *Machines) Guest(id string) *Guest {
+	m.Lock()
+	defer m.Unlock()
+	if v := m.all[id]; v != nil {
+		return v.guest
+	}
+	return nil
+}
+
+// Running is the number of machines that run.
+func (m *Machines) Running() (n int) {
+	m.Lock()
+	defer m.Unlock()
+	for _, v := range m.all {
+		if v.guest != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Count is the number of machines.
+func (m *Machines) Count() int {
+	m.Lock()
+	defer m.Unlock()
+	return len(m.all)
+}
