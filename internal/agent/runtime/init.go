@@ -39,6 +39,9 @@ func initMain(link conn, args []string) int {
 	return 1 // not reached: the channel is never closed
 }
 
+// environ is the environment that init hands on.
+var environ = os.Environ
+
 // startCommand starts the command in a process group of its own, in the foreground of the terminal if there is one.
 func startCommand(file string, argv []string) (int, error) {
 	attr := syscall.SysProcAttr{Setpgid: true}
@@ -46,7 +49,7 @@ func startCommand(file string, argv []string) (int, error) {
 		attr.Foreground, attr.Ctty = true, 0
 	}
 	return syscall.ForkExec(file, argv, &syscall.ProcAttr{
-		Env:   os.Environ(),
+		Env:   environ(),
 		Files: []uintptr{0, 1, 2},
 		Sys:   &attr,
 	})

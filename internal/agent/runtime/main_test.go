@@ -5,6 +5,7 @@ package runtime
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -25,7 +26,32 @@ import (
 // The test binary is the runtime's child itself.
 func TestMain(m *testing.M) {
 	Child()
+	flag.Parse()
+	// The go command hides the folder for counters in a flag of the test binary's.
+	if dir := flag.Lookup("test.gocoverdir").Value.String(); testing.CoverMode() == "atomic" && dir != "" {
+		os.Exit(countingChildren(m, dir))
+	}
 	os.Exit(m.Run())
+}
+
+// countingChildren runs the tests with children that save their counters to dir.
+func countingChildren(m *testing.M, dir string) int {
+	folder, err := os.MkdirTemp("", "micropod-child-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(folder)
+	ownBinary = filepath.Join(folder, "child")
+	counted := "github.com/micropod/micropod/internal/agent/runtime,./testdata/child" // without main no counter works
+	cmd := exec.Command("go", "build", "-cover", "-covermode=atomic", "-coverpkg="+counted, "-tags", "cover", "-o", ownBinary, "./testdata/child")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("building the children: %v\n%s", err, out))
+	}
+	if err := os.Setenv("GOCOVERDIR", dir); err != nil {
+		panic(err)
+	}
+	return m.Run()
 }
 
 // shared by all tests of the package, as in an agent.

@@ -24,10 +24,13 @@ type child struct {
 	group *cgroup // the container's; the stem's own until it becomes one
 }
 
+// ownBinary is what children run; tests may have another.
+var ownBinary = "/proc/self/exe"
+
 // openBinary opens the agent's binary (O_PATH) by a detached read-only mount of its
 // own: /proc/PID/exe of a process that runs it cannot be opened for writing, whoever asks.
 func openBinary() (*os.File, error) {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/exe", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	fd, err := unix.OpenTree(unix.AT_FDCWD, ownBinary, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("opening the agent's own binary: %w", err)
 	}
@@ -35,7 +38,7 @@ func openBinary() (*os.File, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("making the agent's own binary read-only: %w", err)
 	}
-	return os.NewFile(uintptr(fd), "/proc/self/exe"), nil
+	return os.NewFile(uintptr(fd), ownBinary), nil
 }
 
 // childEnv is the environment of stems and joiners: short-lived, with little
