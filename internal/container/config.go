@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/internal/container/ocispec"
+	"github.com/micropod/micropod/internal/image"
 )
 
 // Config is what a user asks for. Empty fields take the image's values, then defaults.
@@ -22,6 +23,9 @@ type Config struct {
 	StopWait   time.Duration // before SIGKILL; 0: 10 s
 	AutoRemove bool
 	VM         VM
+
+	// Auth is for a pull that Create may need; nobody keeps it.
+	Auth *image.Auth `json:"-"`
 }
 
 // Pull says when an image is fetched.

@@ -54,6 +54,9 @@ type ServiceConfig struct {
 	// InputGrace is how long the input of a container whose input ends with its
 	// client stays open when that client is lost rather than done: it may come back. 0: 10 s.
 	InputGrace time.Duration
+	// Return is how long a restarted daemon holds output that a client had not taken
+	// for that client to come back. 0: 10 s.
+	Return time.Duration
 	// DrainLimit bounds the wait for a guest's last output after a process has ended. 0: 10 s.
 	DrainLimit time.Duration
 	// KillLimit bounds the wait for a process's end after SIGKILL; then the machine goes. 0: 5 s.
@@ -73,6 +76,7 @@ func (c *ServiceConfig) validate() error {
 	c.LogBytes = cmp.Or(c.LogBytes, 10_000_000)
 	c.LogFiles = cmp.Or(c.LogFiles, 3)
 	c.InputGrace = cmp.Or(c.InputGrace, 10*time.Second)
+	c.Return = cmp.Or(c.Return, 10*time.Second)
 	c.DrainLimit = cmp.Or(c.DrainLimit, 10*time.Second)
 	c.KillLimit = cmp.Or(c.KillLimit, 5*time.Second)
 	return nil

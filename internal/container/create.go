@@ -76,6 +76,7 @@ func (s *Service) make(ctx context.Context, r record, progress func(image.Event)
 		return nil, nil, err
 	}
 	defer release()
+	r.Config.Auth = nil
 	r.ImageID, r.Image = img.ID.String(), img.Config.Config
 	bundle, err := r.bundle("")
 	if err != nil {

@@ -220,18 +220,15 @@ func (w *world) gone(ref string) {
 
 func (w *world) logs(ref string) (stdout, stderr string) {
 	w.t.Helper()
+	var text [2]strings.Builder
 	err := w.Logs(w.soon(), ref, logfile.ReadOptions{Tail: -1, Stdout: true, Stderr: true}, func(e logfile.Entry) error {
-		if e.Stream == logfile.Stderr {
-			stderr += string(e.Data)
-		} else {
-			stdout += string(e.Data)
-		}
+		text[e.Stream].Write(e.Data)
 		return nil
 	})
 	if err != nil {
 		w.t.Errorf("reading the log: %v", err)
 	}
-	return stdout, stderr
+	return text[logfile.Stdout].String(), text[logfile.Stderr].String()
 }
 
 // client is an attached one that takes everything and acknowledges.

@@ -26,20 +26,23 @@ func (s *Service) recover() error {
 	for _, b := range bad {
 		s.Log.Error("a container's record cannot be read; it stays as it is", "record", b.Key, "error", b.Err)
 	}
+	var entries []*entry
 	for _, r := range all {
-		e := s.newEntry(r)
-		s.names[e.name] = e.id
+		s.names[r.Config.Name] = r.ID
 		if r.State != Creating {
-			s.entries[e.id] = e
+			e := s.newEntry(r)
+			s.entries[r.ID] = e
+			entries = append(entries, e)
 		}
 	}
-	for _, r := range all {
-		e := s.entries[r.ID]
-		if e == nil {
-			s.spawn(func() { s.undoCreate(r) })
-			continue
-		}
+	// From here on goroutines change the maps.
+	for _, e := range entries {
 		e.takeUp()
+	}
+	for _, r := range all {
+		if r.State == Creating {
+			s.spawn(func() { s.undoCreate(r) })
+		}
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func (s *Service) resolve(ctx context.Context, c Config, progress func(image.Eve
 
 // pull returns the id of what it fetched: the name may move on meanwhile.
 func (s *Service) pull(ctx context.Context, c Config, progress func(image.Event)) (id string, err error) {
-	img, err := s.Images.Pull(ctx, c.Image, image.PullOptions{Platform: c.Platform, Progress: progress})
+	img, err := s.Images.Pull(ctx, c.Image, image.PullOptions{Platform: c.Platform, Auth: c.Auth, Progress: progress})
 	if err != nil {
 		return "", fmt.Errorf("pulling image %q: %w", c.Image, err)
 	}

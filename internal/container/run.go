@@ -32,11 +32,15 @@ type run struct {
 // an earlier daemon started it, whose log went as far as the offsets tell.
 func (e *entry) newRun(adopted bool, stdout, stderr uint64) *run {
 	r := e.record()
+	var back time.Duration
+	if adopted {
+		back = e.s.Return
+	}
 	return &run{
 		process: &process{
 			container: e.id, machine: r.MachineID, tty: r.Config.TTY, open: r.Config.Stdin, once: r.Config.StdinOnce,
-			stdout: stream.New(stream.Config{Log: e.logger(logfile.Stdout), Logged: stdout}),
-			stderr: stream.New(stream.Config{Log: e.logger(logfile.Stderr), Logged: stderr}),
+			stdout: stream.New(stream.Config{Log: e.logger(logfile.Stdout), Logged: stdout, Return: back}),
+			stderr: stream.New(stream.Config{Log: e.logger(logfile.Stderr), Logged: stderr, Return: back}),
 			stdin:  stream.NewInput(adopted),
 			ended:  make(chan struct{}),
 		},

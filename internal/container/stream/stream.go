@@ -23,6 +23,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"time"
 )
 
 const (
@@ -50,6 +51,9 @@ type Config struct {
 	Logged uint64
 	// Hold keeps output for the first reader rather than let it pass by.
 	Hold bool
+	// Return is for a stream that an earlier daemon read: how long output that was logged and
+	// not taken by a client is held for that client to come back. Zero: the stream begins here.
+	Return time.Duration
 }
 
 // Stream is one output stream. Methods may be called concurrently, Run once.
@@ -70,7 +74,7 @@ type Stream struct {
 
 // New makes a stream that begins at offset 0.
 func New(c Config) *Stream {
-	return &Stream{config: c, changed: make(chan struct{}), readers: map[*Reader]struct{}{}, logged: c.Logged, hold: c.Hold}
+	return &Stream{config: c, changed: make(chan struct{}), readers: map[*Reader]struct{}{}, logged: c.Logged, hold: c.Hold, retain: c.Return > 0}
 }
 
 // Run reads until the end of the output and tells why it ended: nil when it is complete. open
@@ -120,7 +124,20 @@ func (s *Stream) begin(source Source) {
 	if s.config.Log == nil {
 		s.logged = math.MaxUint64
 	}
+	if s.config.Return > 0 && source.Offset() < s.config.Logged && len(s.readers) == 0 && s.window.n == 0 {
+		s.hold = true
+		time.AfterFunc(s.config.Return, s.release)
+	}
 	s.trim() // an acknowledgement may have been lost with the session before
+}
+
+// release ends holding output for whoever did not come.
+func (s *Stream) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hold = false
+	s.trim()
+	s.wake()
 }
 
 // copy moves bytes from source until its end. A read that waits ends with ctx.

@@ -218,7 +218,7 @@ func TestRestartedDaemon(t *testing.T) {
 	before.Ack(20_000) // a client had 20,000, the log 60,000
 	r.End()
 	var logged bytes.Buffer
-	s := New(Config{Logged: 60_000, Log: func(at uint64, p []byte) uint64 {
+	s := New(Config{Return: time.Minute, Logged: 60_000, Log: func(at uint64, p []byte) uint64 {
 		if at != 60_000+uint64(logged.Len()) {
 			t.Errorf("logged at %d, want %d", at, 60_000+logged.Len())
 		}
@@ -226,11 +226,8 @@ func TestRestartedDaemon(t *testing.T) {
 		return at + uint64(len(p))
 	}})
 	from := uint64(30_000)
-	s.mu.Lock()
-	s.hold = true // the client is a little late
-	s.mu.Unlock()
 	wait := start(t, s, r)
-	eventually(t, "all is read", func() bool { return s.End() == 100_000 })
+	eventually(t, "all is read", func() bool { return s.End() == 100_000 }) // the client is a little late
 	reader := s.Attach(&from)
 	defer reader.Close()
 	if got := take(t, reader); !bytes.Equal(got, data[30_000:]) {
@@ -239,6 +236,22 @@ func TestRestartedDaemon(t *testing.T) {
 	_ = wait()
 	if !bytes.Equal(logged.Bytes(), data[60_000:]) {
 		t.Errorf("%d bytes were logged, want the 40,000 that were not yet", logged.Len())
+	}
+}
+
+// TestNobodyComesBack: a restarted daemon does not hold the process for ever.
+func TestNobodyComesBack(t *testing.T) {
+	t.Parallel()
+	r := newRing()
+	_, _ = r.Write(make([]byte, 1000))
+	s := New(Config{Return: time.Millisecond, Logged: 500, Log: func(at uint64, p []byte) uint64 { return at + uint64(len(p)) }})
+	wait := start(t, s, r)
+	go func() { _, _ = r.Write(make([]byte, 1<<20)); r.End() }()
+	if err := wait(); err != nil {
+		t.Error(err)
+	}
+	if r.Acked() == 0 {
+		t.Error("nothing was acknowledged")
 	}
 }
 
