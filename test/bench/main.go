@@ -19,18 +19,24 @@ import (
 	"os/signal"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/rootfs"
 )
 
 func main() {
+	if rootfs.IsChild() {
+		rootfs.ChildMain()
+	}
 	out := flag.String("out", "", "`file` for the results as JSON")
 	runs := flag.Int("n", 10, "`runs` of each command")
 	bin := flag.String("bin", "bin", "`folder` of micropod's binaries")
-	only := flag.String("only", "", "measure this `group` alone: boot, agent, exec, streams, memory, peers")
+	only := flag.String("only", "", "measure this `group` alone: boot, agent, exec, streams, memory, peers, images")
+	long := flag.Bool("long", false, "measure also what takes minutes: images of 3 GB")
 	strict := flag.Bool("strict", false, "fail when a limit is not kept")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	missed, err := bench(ctx, options{bin: *bin, runs: *runs, only: *only, out: *out})
+	missed, err := bench(ctx, options{bin: *bin, runs: *runs, only: *only, out: *out, long: *long})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -43,6 +49,7 @@ func main() {
 type options struct {
 	bin, only, out string
 	runs           int
+	long           bool
 }
 
 // bench measures everything and returns how many limits were not kept.
@@ -59,6 +66,7 @@ func bench(ctx context.Context, o options) (missed int, err error) {
 	}{
 		{"boot", measureBoot}, {"agent", measureAgent}, {"exec", measureExec},
 		{"streams", measureStreams}, {"memory", measureMemory}, {"peers", measurePeers},
+		{"images", measureImages},
 	} {
 		if o.only != "" && o.only != group.name {
 			continue
