@@ -51,7 +51,7 @@ func runConvert(args []string) error {
 // convertTo takes source for a file where one is there, else for a reference.
 func convertTo(ctx context.Context, c *config.Config, source, output, platform string) (*image.Image, error) {
 	store := image.Config{
-		Convert: convert, InsecureRegistries: c.InsecureRegistries, Mirrors: c.Mirrors,
+		Convert: converter(c.ImageLimits), InsecureRegistries: c.InsecureRegistries, Mirrors: c.Mirrors,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	if source == "-" {

@@ -113,7 +113,7 @@ func (d *daemon) openMachines() (err error) {
 func (d *daemon) openImages() (err error) {
 	d.images, err = image.Open(image.Config{
 		Root:               filepath.Join(d.config.DataDir, "images"),
-		Convert:            convert,
+		Convert:            converter(d.config.ImageLimits),
 		Users:              func(id digest.Digest) []string { return d.containers.ImageUsers(id.String()) },
 		InsecureRegistries: d.config.InsecureRegistries,
 		Mirrors:            d.config.Mirrors,
@@ -122,14 +122,17 @@ func (d *daemon) openImages() (err error) {
 	return err
 }
 
-// convert puts the converter behind the image store's own types.
-func convert(ctx context.Context, layers []image.Layer, out string, progress func(done, total int64)) (image.RootFS, error) {
-	in := make([]rootfs.Layer, len(layers))
-	for i, l := range layers {
-		in[i] = rootfs.Layer{Path: l.Path, DiffID: l.DiffID}
+// converter puts the converter behind the image store's own types.
+func converter(l config.ImageLimits) image.ConvertFunc {
+	limits := rootfs.Limits{Bytes: l.Bytes, Ratio: l.Ratio, Entries: l.Entries, Names: l.Names, Memory: l.Memory, Time: l.Time}
+	return func(ctx context.Context, layers []image.Layer, out string, progress func(done, total int64)) (image.RootFS, error) {
+		in := make([]rootfs.Layer, len(layers))
+		for i, l := range layers {
+			in[i] = rootfs.Layer{Path: l.Path, DiffID: l.DiffID}
+		}
+		r, err := rootfs.ConvertIsolated(ctx, in, out, limits, progress)
+		return image.RootFS{Digest: r.Digest, Size: r.Size, Entries: r.Entries}, err
 	}
-	r, err := rootfs.ConvertIsolated(ctx, in, out, rootfs.Limits{}, progress)
-	return image.RootFS{Digest: r.Digest, Size: r.Size, Entries: r.Entries}, err
 }
 
 func (d *daemon) openContainers() (err error) {
@@ -156,6 +159,7 @@ func (d *daemon) answer(ctx context.Context) error {
 		Log:           d.log,
 		DataDir:       d.config.DataDir,
 		RunDir:        d.config.RunDir,
+		BootCache:     d.boot.CacheDir,
 	})
 	l, err := d.place.Listen(d.config.ListenSocket())
 	if err != nil {

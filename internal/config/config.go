@@ -48,6 +48,8 @@ type Config struct {
 	InsecureRegistries []string            // HOST, HOST:PORT or CIDR that may be used without verified TLS
 	Mirrors            map[string][]string // registry host -> hosts to try first
 
+	ImageLimits ImageLimits
+
 	Memory  int64 // bytes; of a machine, when the request says nothing
 	VCPUs   int
 	Scratch int64 // bytes; size of the writable disk

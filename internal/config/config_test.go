@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -108,6 +109,13 @@ uid_first = 100000
 uid_count = 10
 [mirrors]
 "docker.io" = ["mirror.local"]
+[image_limits]
+bytes = "2g"
+ratio = 50
+entries = 1000
+names = "1m"
+memory = "300m"
+time = "90s"
 `)}
 	c, err := o.Load()
 	if err != nil {
@@ -116,7 +124,8 @@ uid_count = 10
 	want := &Config{
 		File: o.File, DataDir: DefaultDataDir, RunDir: DefaultRunDir, Kernel: "/boot/k", QEMU: "/opt/qemu", Agent: "/opt/agent",
 		InsecureRegistries: []string{"reg:5000"}, Mirrors: map[string][]string{"docker.io": {"mirror.local"}},
-		Memory: 1 << 30, VCPUs: 2, Scratch: 20 << 30, UIDFirst: 100000, UIDCount: 10,
+		ImageLimits: ImageLimits{Bytes: 2 << 30, Ratio: 50, Entries: 1000, Names: 1 << 20, Memory: 300 << 20, Time: 90 * time.Second},
+		Memory:      1 << 30, VCPUs: 2, Scratch: 20 << 30, UIDFirst: 100000, UIDCount: 10,
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -133,6 +142,10 @@ func TestRefusals(t *testing.T) {
 		"wrong type":     {"default_vcpus = 'two'", "default_vcpus"},
 		"broken":         {"a = = b", "line 1"},
 		"size":           {"default_memory = 'lots'", "default_memory is \"lots\""},
+		"image size":     {"[image_limits]\nbytes = 'lots'", "image_limits.bytes is \"lots\""},
+		"image time":     {"[image_limits]\ntime = 'long'", "image_limits.time is \"long\""},
+		"image below 0":  {"[image_limits]\nratio = -1", "below 0"},
+		"image misspelt": {"[image_limits]\nsize = '1g'", "image_limits.size"},
 		"small memory":   {"default_memory = '1m'", "at least 128m"},
 		"small scratch":  {"default_scratch = '1k'", "at least 16m"},
 		"vcpus":          {"default_vcpus = -1", "default_vcpus is -1"},

@@ -22,6 +22,7 @@ type settings struct {
 	Agent              string              `toml:"agent"`
 	InsecureRegistries []string            `toml:"insecure_registries"`
 	Mirrors            map[string][]string `toml:"mirrors"`
+	ImageLimits        limitSettings       `toml:"image_limits"`
 	DefaultMemory      size                `toml:"default_memory"`
 	DefaultVCPUs       int                 `toml:"default_vcpus"`
 	DefaultScratch     size                `toml:"default_scratch"`
@@ -46,7 +47,7 @@ func (s size) orElse(name string, fallback int64) attempt[int64] {
 
 // keys are all settings a file may hold.
 var keys = []string{
-	"data_dir", "run_dir", "host", "kernel", "qemu", "agent", "insecure_registries", "mirrors",
+	"data_dir", "run_dir", "host", "kernel", "qemu", "agent", "insecure_registries", "mirrors", "image_limits",
 	"default_memory", "default_vcpus", "default_scratch", "uid_first", "uid_count", "log_level",
 }
 

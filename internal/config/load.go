@@ -57,6 +57,7 @@ func (o *Options) Load() (*Config, error) {
 	c.RunDir = keep(&errs, o.path(o.RunDir, "MICROPOD_RUN_DIR", file.RunDir, DefaultRunDir))
 	c.Host = keep(&errs, parseHost(cmp.Or(o.Host, o.getenv("MICROPOD_HOST"), file.Host)))
 	c.Agent = keep(&errs, findAgent(file.Agent))
+	c.ImageLimits = keep(&errs, file.ImageLimits.limits())
 	c.Memory = keep(&errs, file.DefaultMemory.orElse("default_memory", defaultMemory))
 	c.Scratch = keep(&errs, file.DefaultScratch.orElse("default_scratch", defaultScratch))
 	c.LogLevel = keep(&errs, parseLevel(cmp.Or(o.LogLevel, file.LogLevel, "info")))

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/micropod/micropod/internal/diskuse"
 )
 
 // lease keeps blobs and root file systems that no record refers to yet from
@@ -153,7 +155,8 @@ func (s *Store) stored(before time.Time) (blobs []digest.Digest, chains []string
 	return blobs, chains, err
 }
 
-// removeFile removes a file that may be gone already, and tells its bytes.
+// removeFile removes a file that may be gone already, and tells the bytes that
+// it took on disk.
 func removeFile(path string) (int64, error) {
 	st, err := os.Lstat(path)
 	if err == nil {
@@ -165,5 +168,5 @@ func removeFile(path string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return st.Size(), nil
+	return diskuse.File(st), nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/micropod/micropod/internal/diskuse"
 	"github.com/micropod/micropod/internal/image"
 )
 
@@ -156,10 +157,22 @@ func TestSharedLayers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shared := a.Layers[0].Size
-	if len(u.Images) != 2 || u.Images[0].Shared != shared || u.Total != u.Images[0].Size+u.Images[1].Size-shared || u.Reclaimable != u.Total {
+	shared := diskuse.Of(filepath.Join(root, "blobs/sha256", a.Layers[0].Digest.Encoded()))
+	if len(u.Images) != 2 || u.Images[0].Shared != shared || u.Blobs.Size != u.Images[0].Blobs+u.Images[1].Blobs-shared || u.Blobs.Reclaimable != u.Blobs.Size {
 		t.Errorf("got %+v; want %d bytes shared and counted once", u, shared)
 	}
+	if u.RootFSCount != 2 || u.RootFSActive != 0 || u.RootFS.Size != u.Images[0].RootFS+u.Images[1].RootFS || u.RootFS.Reclaimable != u.RootFS.Size || u.RootFS.Size == 0 {
+		t.Errorf("root file systems: %+v", u)
+	}
+	_, release, err := s.Acquire("a:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := s.DiskUsage()
+	if err != nil || held.RootFSActive != 1 || held.Blobs.Reclaimable != held.Images[0].Blobs-shared && held.Blobs.Reclaimable != held.Images[1].Blobs-shared {
+		t.Errorf("with one image held: %+v, %v; want only the other's own blobs reclaimable", held, err)
+	}
+	release()
 	if _, err := s.Remove("a:1", image.RemoveOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -4,27 +4,38 @@
 package image
 
 import (
-	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
-	"github.com/opencontainers/go-digest"
+	"github.com/micropod/micropod/internal/diskuse"
 )
 
 // ImageUsage is what one image takes on disk, in bytes.
 type ImageUsage struct {
 	Image *Image
-	// Size is blobs and root file system; Shared is the part of it that other
-	// images hold as well.
-	Size, Shared int64
-	InUse        bool
+	// Blobs are manifest, configuration and layers.
+	Blobs, RootFS int64
+	// Shared is the part of both that other images hold as well.
+	Shared int64
+	// Users as Config.Users names them.
+	Users []string
 }
 
-// Usage is what the store takes on disk, in bytes.
+// Sum is what many files take on disk, in bytes, each counted once.
+type Sum struct {
+	Size int64
+	// Reclaimable is what belongs to no image in use.
+	Reclaimable int64
+}
+
+// Usage is what the store takes on disk. Prune with All frees what is reclaimable.
 type Usage struct {
 	Images []ImageUsage
-	// Total is everything, Reclaimable what Prune with All would free.
-	Total, Reclaimable int64
+	Blobs  Sum // parts that interrupted pulls have left included
+	RootFS Sum
+	// RootFSCount are root file systems, RootFSActive those of images in use.
+	RootFSCount, RootFSActive int
 }
 
 // DiskUsage measures the store.
@@ -34,76 +45,94 @@ func (s *Store) DiskUsage() (Usage, error) {
 	if s.closed {
 		return Usage{}, ErrClosed
 	}
-	sizes, total, err := s.fileSizes()
+	blobs, chains, err := s.stored(time.Now().Add(time.Hour))
 	if err != nil {
 		return Usage{}, err
 	}
-	holders := map[string]int{} // images that hold a file
-	used := map[string]bool{}   // files of images in use
-	for id, r := range s.records {
-		inUse := len(s.users(id)) > 0
-		for _, p := range s.paths(r) {
-			holders[p]++
-			used[p] = used[p] || inUse
-		}
+	var blobFiles []string
+	for _, d := range blobs {
+		blobFiles = append(blobFiles, s.blobPath(d), s.partPath(d))
 	}
-	u := Usage{Total: total, Reclaimable: total}
-	for p := range used {
-		if used[p] {
-			u.Reclaimable -= sizes[p]
+	var rootFiles []string
+	for _, c := range chains {
+		rootFiles = append(rootFiles, s.rootFSPath(c))
+	}
+	m := s.measure()
+	rootFiles = distinct(rootFiles)
+	u := Usage{Blobs: m.sum(distinct(blobFiles)), RootFS: m.sum(rootFiles), RootFSCount: len(rootFiles)}
+	for _, path := range rootFiles {
+		if m.used[path] {
+			u.RootFSActive++
 		}
 	}
 	for _, id := range s.sortedIDs() {
-		iu := ImageUsage{Image: s.records[id].show(), InUse: len(s.users(id)) > 0}
-		for _, p := range s.paths(s.records[id]) {
-			iu.Size += sizes[p]
-			if holders[p] > 1 {
-				iu.Shared += sizes[p]
-			}
-		}
-		u.Images = append(u.Images, iu)
+		u.Images = append(u.Images, m.image(s, s.records[id]))
 	}
 	return u, nil
 }
 
-// paths lists a record's files once each.
-func (s *Store) paths(r *record) []string {
-	blobs, chains := r.files()
-	seen := map[digest.Digest]bool{}
-	var list []string
-	for _, d := range blobs {
-		if !seen[d] {
-			seen[d] = true
-			list = append(list, s.blobPath(d))
-		}
-	}
-	for _, c := range chains {
-		list = append(list, s.rootFSPath(c))
-	}
-	return list
+// measurement knows who holds which file. The caller of its methods holds Store.mu.
+type measurement struct {
+	holders map[string]int  // images that hold a file
+	used    map[string]bool // files of images in use
 }
 
-// fileSizes lists blobs, parts and root file systems by path.
-func (s *Store) fileSizes() (sizes map[string]int64, total int64, err error) {
-	blobs, chains, err := s.stored(time.Now().Add(time.Hour))
-	if err != nil {
-		return nil, 0, err
-	}
-	sizes = map[string]int64{}
-	add := func(path string) {
-		if st, err := os.Lstat(path); err == nil {
-			if _, seen := sizes[path]; !seen {
-				sizes[path] = st.Size()
-				total += st.Size()
-			}
+func (s *Store) measure() measurement {
+	m := measurement{map[string]int{}, map[string]bool{}}
+	for id, r := range s.records {
+		inUse := len(s.users(id)) > 0
+		blobs, rootFS := s.paths(r)
+		for _, p := range append(blobs, rootFS...) {
+			m.holders[p]++
+			m.used[p] = m.used[p] || inUse
 		}
 	}
-	for _, d := range blobs {
-		add(s.blobPath(d))
-		add(s.partPath(d))
+	return m
+}
+
+func (m measurement) sum(paths []string) Sum {
+	var sum Sum
+	for _, p := range paths {
+		n := diskuse.Of(p)
+		sum.Size += n
+		if !m.used[p] {
+			sum.Reclaimable += n
+		}
+	}
+	return sum
+}
+
+func (m measurement) image(s *Store, r *record) ImageUsage {
+	u := ImageUsage{Image: r.show(), Users: s.users(r.image.ID)}
+	add := func(paths []string) (sum int64) {
+		for _, p := range paths {
+			n := diskuse.Of(p)
+			sum += n
+			if m.holders[p] > 1 {
+				u.Shared += n
+			}
+		}
+		return sum
+	}
+	blobs, rootFS := s.paths(r)
+	u.Blobs, u.RootFS = add(blobs), add(rootFS)
+	return u
+}
+
+// paths lists a record's files once each.
+func (s *Store) paths(r *record) (blobs, rootFS []string) {
+	digests, chains := r.files()
+	for _, d := range digests {
+		blobs = append(blobs, s.blobPath(d))
 	}
 	for _, c := range chains {
-		add(filepath.Clean(s.rootFSPath(c)))
+		rootFS = append(rootFS, filepath.Clean(s.rootFSPath(c)))
 	}
-	return sizes, total, nil
+	return distinct(blobs), rootFS
+}
+
+// distinct takes the list over.
+func distinct(list []string) []string {
+	slices.Sort(list)
+	return slices.Compact(list)
 }

@@ -40,6 +40,7 @@ func (c *containers) Create(ctx context.Context, r *connect.Request[v1.CreateCon
 	if err != nil {
 		return err
 	}
+	config.Auth = authFromWire(r.Msg.Auth)
 	info, warnings, err := c.service.Create(ctx, config, func(e image.Event) {
 		_ = stream.Send(&v1.CreateContainerResponse{Event: &v1.CreateContainerResponse_Progress{Progress: progressToWire(e)}}) // a client that is gone ends ctx
 	})

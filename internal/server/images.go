@@ -134,9 +134,3 @@ func (i *images) Remove(_ context.Context, r *connect.Request[v1.RemoveImageRequ
 	removed, err := i.store.Remove(r.Msg.Image, image.RemoveOptions{Force: r.Msg.Force})
 	return connect.NewResponse(&v1.RemoveImageResponse{Untagged: removed.Untagged, Deleted: removed.Deleted}), err
 }
-
-// Prune removes images that nobody uses.
-func (i *images) Prune(_ context.Context, r *connect.Request[v1.PruneImagesRequest]) (*connect.Response[v1.PruneImagesResponse], error) {
-	removed, err := i.store.Prune(image.PruneOptions{All: r.Msg.All})
-	return connect.NewResponse(&v1.PruneImagesResponse{Deleted: removed.Deleted, FreedBytes: removed.Freed}), err
-}

@@ -50,6 +50,7 @@ type Containers interface {
 	Get(ref string) (container.Info, error)
 	List(f container.Filter) []container.Info
 	Remove(ctx context.Context, ref string, force bool) (id string, err error)
+	LogUsage(ref string) (bytes int64, err error)
 }
 
 // Config is what a Server is made from. All fields but Log are required.
@@ -64,6 +65,7 @@ type Config struct {
 	Log           *slog.Logger
 
 	DataDir, RunDir string // shown by Info
+	BootCache       string // folder, measured by DiskUsage
 }
 
 // Server serves the API.

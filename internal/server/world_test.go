@@ -71,6 +71,8 @@ func (o *owned) Remove(_ context.Context, ref string, _ bool) (string, error) {
 	return ref, nil
 }
 
+func (o *owned) LogUsage(string) (int64, error) { return 4096, nil }
+
 // panics is a containers' service whose Get panics.
 type panics struct {
 	micropodv1connect.UnimplementedContainersHandler
@@ -122,7 +124,7 @@ func newWorld(t *testing.T) *world {
 			Agent:    "/nowhere/agent",
 			DataDir:  dir,
 		}),
-		DataDir: dir, RunDir: dir,
+		DataDir: dir, RunDir: dir, BootCache: dir,
 	})
 	l, err := net.Listen("unix", w.socket)
 	if err != nil {

@@ -890,6 +890,7 @@ func (x *Container) GetVm() *VM {
 type CreateContainerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Config        *ContainerConfig       `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
+	Auth          *RegistryAuth          `protobuf:"bytes,2,opt,name=auth,proto3" json:"auth,omitempty"` // for a pull that creating may need; not kept
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -927,6 +928,13 @@ func (*CreateContainerRequest) Descriptor() ([]byte, []int) {
 func (x *CreateContainerRequest) GetConfig() *ContainerConfig {
 	if x != nil {
 		return x.Config
+	}
+	return nil
+}
+
+func (x *CreateContainerRequest) GetAuth() *RegistryAuth {
+	if x != nil {
+		return x.Auth
 	}
 	return nil
 }
@@ -2810,7 +2818,7 @@ var File_micropod_v1_containers_proto protoreflect.FileDescriptor
 
 const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmicropod/v1/containers.proto\x12\vmicropod.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17micropod/v1/types.proto\"D\n" +
+	"\x1cmicropod/v1/containers.proto\x12\vmicropod.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18micropod/v1/images.proto\x1a\x17micropod/v1/types.proto\"D\n" +
 	"\x06Ulimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
@@ -2924,9 +2932,10 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x04args\x18\r \x03(\tR\x04args\x12\x19\n" +
 	"\blog_path\x18\x0e \x01(\tR\alogPath\x12\x14\n" +
 	"\x05error\x18\x0f \x01(\tR\x05error\x12\x1f\n" +
-	"\x02vm\x18\x10 \x01(\v2\x0f.micropod.v1.VMR\x02vm\"N\n" +
+	"\x02vm\x18\x10 \x01(\v2\x0f.micropod.v1.VMR\x02vm\"}\n" +
 	"\x16CreateContainerRequest\x124\n" +
-	"\x06config\x18\x01 \x01(\v2\x1c.micropod.v1.ContainerConfigR\x06config\"\xab\x01\n" +
+	"\x06config\x18\x01 \x01(\v2\x1c.micropod.v1.ContainerConfigR\x06config\x12-\n" +
+	"\x04auth\x18\x02 \x01(\v2\x19.micropod.v1.RegistryAuthR\x04auth\"\xab\x01\n" +
 	"\x17CreateContainerResponse\x123\n" +
 	"\bprogress\x18\x01 \x01(\v2\x15.micropod.v1.ProgressH\x00R\bprogress\x126\n" +
 	"\tcontainer\x18\x02 \x01(\v2\x16.micropod.v1.ContainerH\x00R\tcontainer\x12\x1a\n" +
@@ -3141,7 +3150,8 @@ var file_micropod_v1_containers_proto_goTypes = []any{
 	(*VMConfig)(nil),                 // 44: micropod.v1.VMConfig
 	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
 	(*VM)(nil),                       // 46: micropod.v1.VM
-	(*Progress)(nil),                 // 47: micropod.v1.Progress
+	(*RegistryAuth)(nil),             // 47: micropod.v1.RegistryAuth
+	(*Progress)(nil),                 // 48: micropod.v1.Progress
 }
 var file_micropod_v1_containers_proto_depIdxs = []int32{
 	39, // 0: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
@@ -3161,59 +3171,60 @@ var file_micropod_v1_containers_proto_depIdxs = []int32{
 	5,  // 14: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
 	46, // 15: micropod.v1.Container.vm:type_name -> micropod.v1.VM
 	4,  // 16: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
-	47, // 17: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
-	6,  // 18: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
-	6,  // 19: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
-	6,  // 20: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
-	6,  // 21: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
-	20, // 22: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
-	22, // 23: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
-	21, // 24: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	25, // 25: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	26, // 26: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	26, // 27: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
-	5,  // 28: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	24, // 29: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
-	22, // 30: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	5,  // 31: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	6,  // 32: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	43, // 33: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	6,  // 34: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	45, // 35: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	45, // 36: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	45, // 37: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	22, // 38: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	7,  // 39: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	9,  // 40: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	11, // 41: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	13, // 42: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	15, // 43: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	17, // 44: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	19, // 45: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	27, // 46: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	29, // 47: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	31, // 48: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	33, // 49: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	35, // 50: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	37, // 51: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	8,  // 52: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	10, // 53: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	12, // 54: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	14, // 55: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	16, // 56: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	18, // 57: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	23, // 58: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	28, // 59: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	30, // 60: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	32, // 61: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	34, // 62: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	36, // 63: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	38, // 64: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	52, // [52:65] is the sub-list for method output_type
-	39, // [39:52] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	47, // 17: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
+	48, // 18: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
+	6,  // 19: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
+	6,  // 20: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
+	6,  // 21: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
+	6,  // 22: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
+	20, // 23: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
+	22, // 24: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
+	21, // 25: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
+	25, // 26: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	26, // 27: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	26, // 28: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	5,  // 29: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
+	24, // 30: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	22, // 31: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	5,  // 32: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	6,  // 33: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	43, // 34: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	6,  // 35: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	45, // 36: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	45, // 37: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	45, // 38: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	22, // 39: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	7,  // 40: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	9,  // 41: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	11, // 42: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	13, // 43: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	15, // 44: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	17, // 45: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	19, // 46: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	27, // 47: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	29, // 48: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	31, // 49: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	33, // 50: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	35, // 51: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	37, // 52: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	8,  // 53: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	10, // 54: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	12, // 55: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	14, // 56: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	16, // 57: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	18, // 58: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	23, // 59: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	28, // 60: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	30, // 61: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	32, // 62: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	34, // 63: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	36, // 64: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	38, // 65: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	53, // [53:66] is the sub-list for method output_type
+	40, // [40:53] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }
@@ -3221,6 +3232,7 @@ func file_micropod_v1_containers_proto_init() {
 	if File_micropod_v1_containers_proto != nil {
 		return
 	}
+	file_micropod_v1_images_proto_init()
 	file_micropod_v1_types_proto_init()
 	file_micropod_v1_containers_proto_msgTypes[7].OneofWrappers = []any{
 		(*CreateContainerResponse_Progress)(nil),

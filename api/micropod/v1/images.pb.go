@@ -876,16 +876,296 @@ func (x *RemoveImageResponse) GetDeleted() []string {
 	return nil
 }
 
+type ImageHistoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Image         string                 `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageHistoryRequest) Reset() {
+	*x = ImageHistoryRequest{}
+	mi := &file_micropod_v1_images_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageHistoryRequest) ProtoMessage() {}
+
+func (x *ImageHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_images_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageHistoryRequest.ProtoReflect.Descriptor instead.
+func (*ImageHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_images_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ImageHistoryRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+type ImageHistoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*ImageHistoryEntry   `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageHistoryResponse) Reset() {
+	*x = ImageHistoryResponse{}
+	mi := &file_micropod_v1_images_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageHistoryResponse) ProtoMessage() {}
+
+func (x *ImageHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_images_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageHistoryResponse.ProtoReflect.Descriptor instead.
+func (*ImageHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_images_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ImageHistoryResponse) GetEntries() []*ImageHistoryEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// ImageHistoryEntry is a step of an image's making.
+type ImageHistoryEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedBy     string                 `protobuf:"bytes,2,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	Comment       string                 `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	Author        string                 `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	EmptyLayer    bool                   `protobuf:"varint,5,opt,name=empty_layer,json=emptyLayer,proto3" json:"empty_layer,omitempty"` // it changed no file
+	Layer         string                 `protobuf:"bytes,6,opt,name=layer,proto3" json:"layer,omitempty"`                              // digest; empty when it has none
+	SizeBytes     int64                  `protobuf:"varint,7,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`    // of the layer as stored
+	Missing       bool                   `protobuf:"varint,8,opt,name=missing,proto3" json:"missing,omitempty"`                         // a layer that the image's history does not tell of
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageHistoryEntry) Reset() {
+	*x = ImageHistoryEntry{}
+	mi := &file_micropod_v1_images_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageHistoryEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageHistoryEntry) ProtoMessage() {}
+
+func (x *ImageHistoryEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_images_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageHistoryEntry.ProtoReflect.Descriptor instead.
+func (*ImageHistoryEntry) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_images_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ImageHistoryEntry) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *ImageHistoryEntry) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *ImageHistoryEntry) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+func (x *ImageHistoryEntry) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *ImageHistoryEntry) GetEmptyLayer() bool {
+	if x != nil {
+		return x.EmptyLayer
+	}
+	return false
+}
+
+func (x *ImageHistoryEntry) GetLayer() string {
+	if x != nil {
+		return x.Layer
+	}
+	return ""
+}
+
+func (x *ImageHistoryEntry) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *ImageHistoryEntry) GetMissing() bool {
+	if x != nil {
+		return x.Missing
+	}
+	return false
+}
+
+type SaveImagesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Images        []string               `protobuf:"bytes,1,rep,name=images,proto3" json:"images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveImagesRequest) Reset() {
+	*x = SaveImagesRequest{}
+	mi := &file_micropod_v1_images_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveImagesRequest) ProtoMessage() {}
+
+func (x *SaveImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_images_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveImagesRequest.ProtoReflect.Descriptor instead.
+func (*SaveImagesRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_images_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SaveImagesRequest) GetImages() []string {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+type SaveImagesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveImagesResponse) Reset() {
+	*x = SaveImagesResponse{}
+	mi := &file_micropod_v1_images_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveImagesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveImagesResponse) ProtoMessage() {}
+
+func (x *SaveImagesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_images_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveImagesResponse.ProtoReflect.Descriptor instead.
+func (*SaveImagesResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_images_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SaveImagesResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type PruneImagesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	All           bool                   `protobuf:"varint,1,opt,name=all,proto3" json:"all,omitempty"`
+	All           bool                   `protobuf:"varint,1,opt,name=all,proto3" json:"all,omitempty"`                     // also those with a name that no container uses
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`                  // only those built before
+	Labels        []*LabelFilter         `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty"`                // only those that fit all
+	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only tell; freed_bytes is then an estimate
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PruneImagesRequest) Reset() {
 	*x = PruneImagesRequest{}
-	mi := &file_micropod_v1_images_proto_msgTypes[15]
+	mi := &file_micropod_v1_images_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1177,7 @@ func (x *PruneImagesRequest) String() string {
 func (*PruneImagesRequest) ProtoMessage() {}
 
 func (x *PruneImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_images_proto_msgTypes[15]
+	mi := &file_micropod_v1_images_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1190,7 @@ func (x *PruneImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneImagesRequest.ProtoReflect.Descriptor instead.
 func (*PruneImagesRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_images_proto_rawDescGZIP(), []int{15}
+	return file_micropod_v1_images_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PruneImagesRequest) GetAll() bool {
@@ -920,17 +1200,100 @@ func (x *PruneImagesRequest) GetAll() bool {
 	return false
 }
 
+func (x *PruneImagesRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *PruneImagesRequest) GetLabels() []*LabelFilter {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *PruneImagesRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// LabelFilter fits what has the label, with this value where one is given.
+type LabelFilter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         *string                `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	Negate        bool                   `protobuf:"varint,3,opt,name=negate,proto3" json:"negate,omitempty"` // fits what the rest does not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LabelFilter) Reset() {
+	*x = LabelFilter{}
+	mi := &file_micropod_v1_images_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LabelFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LabelFilter) ProtoMessage() {}
+
+func (x *LabelFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_images_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LabelFilter.ProtoReflect.Descriptor instead.
+func (*LabelFilter) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_images_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *LabelFilter) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *LabelFilter) GetValue() string {
+	if x != nil && x.Value != nil {
+		return *x.Value
+	}
+	return ""
+}
+
+func (x *LabelFilter) GetNegate() bool {
+	if x != nil {
+		return x.Negate
+	}
+	return false
+}
+
 type PruneImagesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Deleted       []string               `protobuf:"bytes,1,rep,name=deleted,proto3" json:"deleted,omitempty"`
 	FreedBytes    int64                  `protobuf:"varint,2,opt,name=freed_bytes,json=freedBytes,proto3" json:"freed_bytes,omitempty"`
+	Untagged      []string               `protobuf:"bytes,3,rep,name=untagged,proto3" json:"untagged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PruneImagesResponse) Reset() {
 	*x = PruneImagesResponse{}
-	mi := &file_micropod_v1_images_proto_msgTypes[16]
+	mi := &file_micropod_v1_images_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1305,7 @@ func (x *PruneImagesResponse) String() string {
 func (*PruneImagesResponse) ProtoMessage() {}
 
 func (x *PruneImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_images_proto_msgTypes[16]
+	mi := &file_micropod_v1_images_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1318,7 @@ func (x *PruneImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneImagesResponse.ProtoReflect.Descriptor instead.
 func (*PruneImagesResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_images_proto_rawDescGZIP(), []int{16}
+	return file_micropod_v1_images_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PruneImagesResponse) GetDeleted() []string {
@@ -970,6 +1333,13 @@ func (x *PruneImagesResponse) GetFreedBytes() int64 {
 		return x.FreedBytes
 	}
 	return 0
+}
+
+func (x *PruneImagesResponse) GetUntagged() []string {
+	if x != nil {
+		return x.Untagged
+	}
+	return nil
 }
 
 var File_micropod_v1_images_proto protoreflect.FileDescriptor
@@ -1034,18 +1404,50 @@ const file_micropod_v1_images_proto_rawDesc = "" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"K\n" +
 	"\x13RemoveImageResponse\x12\x1a\n" +
 	"\buntagged\x18\x01 \x03(\tR\buntagged\x12\x18\n" +
-	"\adeleted\x18\x02 \x03(\tR\adeleted\"&\n" +
+	"\adeleted\x18\x02 \x03(\tR\adeleted\"+\n" +
+	"\x13ImageHistoryRequest\x12\x14\n" +
+	"\x05image\x18\x01 \x01(\tR\x05image\"P\n" +
+	"\x14ImageHistoryResponse\x128\n" +
+	"\aentries\x18\x01 \x03(\v2\x1e.micropod.v1.ImageHistoryEntryR\aentries\"\x8f\x02\n" +
+	"\x11ImageHistoryEntry\x129\n" +
+	"\n" +
+	"created_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x02 \x01(\tR\tcreatedBy\x12\x18\n" +
+	"\acomment\x18\x03 \x01(\tR\acomment\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\x12\x1f\n" +
+	"\vempty_layer\x18\x05 \x01(\bR\n" +
+	"emptyLayer\x12\x14\n" +
+	"\x05layer\x18\x06 \x01(\tR\x05layer\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\a \x01(\x03R\tsizeBytes\x12\x18\n" +
+	"\amissing\x18\b \x01(\bR\amissing\"+\n" +
+	"\x11SaveImagesRequest\x12\x16\n" +
+	"\x06images\x18\x01 \x03(\tR\x06images\"(\n" +
+	"\x12SaveImagesResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xa3\x01\n" +
 	"\x12PruneImagesRequest\x12\x10\n" +
-	"\x03all\x18\x01 \x01(\bR\x03all\"P\n" +
+	"\x03all\x18\x01 \x01(\bR\x03all\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x120\n" +
+	"\x06labels\x18\x03 \x03(\v2\x18.micropod.v1.LabelFilterR\x06labels\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\\\n" +
+	"\vLabelFilter\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x19\n" +
+	"\x05value\x18\x02 \x01(\tH\x00R\x05value\x88\x01\x01\x12\x16\n" +
+	"\x06negate\x18\x03 \x01(\bR\x06negateB\b\n" +
+	"\x06_value\"l\n" +
 	"\x13PruneImagesResponse\x12\x18\n" +
 	"\adeleted\x18\x01 \x03(\tR\adeleted\x12\x1f\n" +
 	"\vfreed_bytes\x18\x02 \x01(\x03R\n" +
-	"freedBytes2\x8a\x04\n" +
+	"freedBytes\x12\x1a\n" +
+	"\buntagged\x18\x03 \x03(\tR\buntagged2\xa5\x05\n" +
 	"\x06Images\x12G\n" +
 	"\x04Pull\x12\x1d.micropod.v1.PullImageRequest\x1a\x1e.micropod.v1.PullImageResponse0\x01\x12M\n" +
 	"\x06Import\x12\x1f.micropod.v1.ImportImageRequest\x1a .micropod.v1.ImportImageResponse(\x01\x12G\n" +
 	"\x04List\x12\x1e.micropod.v1.ListImagesRequest\x1a\x1f.micropod.v1.ListImagesResponse\x12B\n" +
-	"\x03Get\x12\x1c.micropod.v1.GetImageRequest\x1a\x1d.micropod.v1.GetImageResponse\x12B\n" +
+	"\x03Get\x12\x1c.micropod.v1.GetImageRequest\x1a\x1d.micropod.v1.GetImageResponse\x12N\n" +
+	"\aHistory\x12 .micropod.v1.ImageHistoryRequest\x1a!.micropod.v1.ImageHistoryResponse\x12I\n" +
+	"\x04Save\x12\x1e.micropod.v1.SaveImagesRequest\x1a\x1f.micropod.v1.SaveImagesResponse0\x01\x12B\n" +
 	"\x03Tag\x12\x1c.micropod.v1.TagImageRequest\x1a\x1d.micropod.v1.TagImageResponse\x12K\n" +
 	"\x06Remove\x12\x1f.micropod.v1.RemoveImageRequest\x1a .micropod.v1.RemoveImageResponse\x12J\n" +
 	"\x05Prune\x12\x1f.micropod.v1.PruneImagesRequest\x1a .micropod.v1.PruneImagesResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
@@ -1062,7 +1464,7 @@ func file_micropod_v1_images_proto_rawDescGZIP() []byte {
 	return file_micropod_v1_images_proto_rawDescData
 }
 
-var file_micropod_v1_images_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_micropod_v1_images_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_micropod_v1_images_proto_goTypes = []any{
 	(*Image)(nil),                 // 0: micropod.v1.Image
 	(*RegistryAuth)(nil),          // 1: micropod.v1.RegistryAuth
@@ -1079,41 +1481,55 @@ var file_micropod_v1_images_proto_goTypes = []any{
 	(*TagImageResponse)(nil),      // 12: micropod.v1.TagImageResponse
 	(*RemoveImageRequest)(nil),    // 13: micropod.v1.RemoveImageRequest
 	(*RemoveImageResponse)(nil),   // 14: micropod.v1.RemoveImageResponse
-	(*PruneImagesRequest)(nil),    // 15: micropod.v1.PruneImagesRequest
-	(*PruneImagesResponse)(nil),   // 16: micropod.v1.PruneImagesResponse
-	nil,                           // 17: micropod.v1.Image.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*Progress)(nil),              // 19: micropod.v1.Progress
+	(*ImageHistoryRequest)(nil),   // 15: micropod.v1.ImageHistoryRequest
+	(*ImageHistoryResponse)(nil),  // 16: micropod.v1.ImageHistoryResponse
+	(*ImageHistoryEntry)(nil),     // 17: micropod.v1.ImageHistoryEntry
+	(*SaveImagesRequest)(nil),     // 18: micropod.v1.SaveImagesRequest
+	(*SaveImagesResponse)(nil),    // 19: micropod.v1.SaveImagesResponse
+	(*PruneImagesRequest)(nil),    // 20: micropod.v1.PruneImagesRequest
+	(*LabelFilter)(nil),           // 21: micropod.v1.LabelFilter
+	(*PruneImagesResponse)(nil),   // 22: micropod.v1.PruneImagesResponse
+	nil,                           // 23: micropod.v1.Image.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*Progress)(nil),              // 25: micropod.v1.Progress
 }
 var file_micropod_v1_images_proto_depIdxs = []int32{
-	18, // 0: micropod.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	17, // 1: micropod.v1.Image.labels:type_name -> micropod.v1.Image.LabelsEntry
+	24, // 0: micropod.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	23, // 1: micropod.v1.Image.labels:type_name -> micropod.v1.Image.LabelsEntry
 	1,  // 2: micropod.v1.PullImageRequest.auth:type_name -> micropod.v1.RegistryAuth
-	19, // 3: micropod.v1.PullImageResponse.progress:type_name -> micropod.v1.Progress
+	25, // 3: micropod.v1.PullImageResponse.progress:type_name -> micropod.v1.Progress
 	0,  // 4: micropod.v1.PullImageResponse.image:type_name -> micropod.v1.Image
 	5,  // 5: micropod.v1.ImportImageRequest.options:type_name -> micropod.v1.ImportOptions
 	0,  // 6: micropod.v1.ImportImageResponse.images:type_name -> micropod.v1.Image
 	0,  // 7: micropod.v1.ListImagesResponse.images:type_name -> micropod.v1.Image
 	0,  // 8: micropod.v1.GetImageResponse.image:type_name -> micropod.v1.Image
-	2,  // 9: micropod.v1.Images.Pull:input_type -> micropod.v1.PullImageRequest
-	4,  // 10: micropod.v1.Images.Import:input_type -> micropod.v1.ImportImageRequest
-	7,  // 11: micropod.v1.Images.List:input_type -> micropod.v1.ListImagesRequest
-	9,  // 12: micropod.v1.Images.Get:input_type -> micropod.v1.GetImageRequest
-	11, // 13: micropod.v1.Images.Tag:input_type -> micropod.v1.TagImageRequest
-	13, // 14: micropod.v1.Images.Remove:input_type -> micropod.v1.RemoveImageRequest
-	15, // 15: micropod.v1.Images.Prune:input_type -> micropod.v1.PruneImagesRequest
-	3,  // 16: micropod.v1.Images.Pull:output_type -> micropod.v1.PullImageResponse
-	6,  // 17: micropod.v1.Images.Import:output_type -> micropod.v1.ImportImageResponse
-	8,  // 18: micropod.v1.Images.List:output_type -> micropod.v1.ListImagesResponse
-	10, // 19: micropod.v1.Images.Get:output_type -> micropod.v1.GetImageResponse
-	12, // 20: micropod.v1.Images.Tag:output_type -> micropod.v1.TagImageResponse
-	14, // 21: micropod.v1.Images.Remove:output_type -> micropod.v1.RemoveImageResponse
-	16, // 22: micropod.v1.Images.Prune:output_type -> micropod.v1.PruneImagesResponse
-	16, // [16:23] is the sub-list for method output_type
-	9,  // [9:16] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	17, // 9: micropod.v1.ImageHistoryResponse.entries:type_name -> micropod.v1.ImageHistoryEntry
+	24, // 10: micropod.v1.ImageHistoryEntry.created_at:type_name -> google.protobuf.Timestamp
+	24, // 11: micropod.v1.PruneImagesRequest.until:type_name -> google.protobuf.Timestamp
+	21, // 12: micropod.v1.PruneImagesRequest.labels:type_name -> micropod.v1.LabelFilter
+	2,  // 13: micropod.v1.Images.Pull:input_type -> micropod.v1.PullImageRequest
+	4,  // 14: micropod.v1.Images.Import:input_type -> micropod.v1.ImportImageRequest
+	7,  // 15: micropod.v1.Images.List:input_type -> micropod.v1.ListImagesRequest
+	9,  // 16: micropod.v1.Images.Get:input_type -> micropod.v1.GetImageRequest
+	15, // 17: micropod.v1.Images.History:input_type -> micropod.v1.ImageHistoryRequest
+	18, // 18: micropod.v1.Images.Save:input_type -> micropod.v1.SaveImagesRequest
+	11, // 19: micropod.v1.Images.Tag:input_type -> micropod.v1.TagImageRequest
+	13, // 20: micropod.v1.Images.Remove:input_type -> micropod.v1.RemoveImageRequest
+	20, // 21: micropod.v1.Images.Prune:input_type -> micropod.v1.PruneImagesRequest
+	3,  // 22: micropod.v1.Images.Pull:output_type -> micropod.v1.PullImageResponse
+	6,  // 23: micropod.v1.Images.Import:output_type -> micropod.v1.ImportImageResponse
+	8,  // 24: micropod.v1.Images.List:output_type -> micropod.v1.ListImagesResponse
+	10, // 25: micropod.v1.Images.Get:output_type -> micropod.v1.GetImageResponse
+	16, // 26: micropod.v1.Images.History:output_type -> micropod.v1.ImageHistoryResponse
+	19, // 27: micropod.v1.Images.Save:output_type -> micropod.v1.SaveImagesResponse
+	12, // 28: micropod.v1.Images.Tag:output_type -> micropod.v1.TagImageResponse
+	14, // 29: micropod.v1.Images.Remove:output_type -> micropod.v1.RemoveImageResponse
+	22, // 30: micropod.v1.Images.Prune:output_type -> micropod.v1.PruneImagesResponse
+	22, // [22:31] is the sub-list for method output_type
+	13, // [13:22] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_images_proto_init() }
@@ -1126,13 +1542,14 @@ func file_micropod_v1_images_proto_init() {
 		(*PullImageResponse_Progress)(nil),
 		(*PullImageResponse_Image)(nil),
 	}
+	file_micropod_v1_images_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_images_proto_rawDesc), len(file_micropod_v1_images_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -681,6 +681,379 @@ func (x *Event) GetAttributes() map[string]string {
 	return nil
 }
 
+type DiskUsageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskUsageRequest) Reset() {
+	*x = DiskUsageRequest{}
+	mi := &file_micropod_v1_system_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskUsageRequest) ProtoMessage() {}
+
+func (x *DiskUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskUsageRequest.ProtoReflect.Descriptor instead.
+func (*DiskUsageRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{9}
+}
+
+// DiskUsageResponse: all sizes are bytes taken on disk, holes not counted.
+type DiskUsageResponse struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Images          *DiskSum               `protobuf:"bytes,1,opt,name=images,proto3" json:"images,omitempty"`                                          // layers and documents of images, and what pulls left half done
+	RootFilesystems *DiskSum               `protobuf:"bytes,2,opt,name=root_filesystems,json=rootFilesystems,proto3" json:"root_filesystems,omitempty"` // made from images
+	ContainerDisks  *DiskSum               `protobuf:"bytes,3,opt,name=container_disks,json=containerDisks,proto3" json:"container_disks,omitempty"`
+	ContainerLogs   *DiskSum               `protobuf:"bytes,4,opt,name=container_logs,json=containerLogs,proto3" json:"container_logs,omitempty"`
+	BootCache       *DiskSum               `protobuf:"bytes,5,opt,name=boot_cache,json=bootCache,proto3" json:"boot_cache,omitempty"` // guest kernels and initramfs; made again when missing
+	ImageList       []*ImageDiskUsage      `protobuf:"bytes,6,rep,name=image_list,json=imageList,proto3" json:"image_list,omitempty"`
+	ContainerList   []*ContainerDiskUsage  `protobuf:"bytes,7,rep,name=container_list,json=containerList,proto3" json:"container_list,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *DiskUsageResponse) Reset() {
+	*x = DiskUsageResponse{}
+	mi := &file_micropod_v1_system_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskUsageResponse) ProtoMessage() {}
+
+func (x *DiskUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskUsageResponse.ProtoReflect.Descriptor instead.
+func (*DiskUsageResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DiskUsageResponse) GetImages() *DiskSum {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *DiskUsageResponse) GetRootFilesystems() *DiskSum {
+	if x != nil {
+		return x.RootFilesystems
+	}
+	return nil
+}
+
+func (x *DiskUsageResponse) GetContainerDisks() *DiskSum {
+	if x != nil {
+		return x.ContainerDisks
+	}
+	return nil
+}
+
+func (x *DiskUsageResponse) GetContainerLogs() *DiskSum {
+	if x != nil {
+		return x.ContainerLogs
+	}
+	return nil
+}
+
+func (x *DiskUsageResponse) GetBootCache() *DiskSum {
+	if x != nil {
+		return x.BootCache
+	}
+	return nil
+}
+
+func (x *DiskUsageResponse) GetImageList() []*ImageDiskUsage {
+	if x != nil {
+		return x.ImageList
+	}
+	return nil
+}
+
+func (x *DiskUsageResponse) GetContainerList() []*ContainerDiskUsage {
+	if x != nil {
+		return x.ContainerList
+	}
+	return nil
+}
+
+type DiskSum struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Total            int32                  `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`   // how many there are
+	Active           int32                  `protobuf:"varint,2,opt,name=active,proto3" json:"active,omitempty"` // of them in use
+	SizeBytes        int64                  `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	ReclaimableBytes int64                  `protobuf:"varint,4,opt,name=reclaimable_bytes,json=reclaimableBytes,proto3" json:"reclaimable_bytes,omitempty"` // could be freed by removing what is not in use
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *DiskSum) Reset() {
+	*x = DiskSum{}
+	mi := &file_micropod_v1_system_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskSum) ProtoMessage() {}
+
+func (x *DiskSum) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskSum.ProtoReflect.Descriptor instead.
+func (*DiskSum) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DiskSum) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *DiskSum) GetActive() int32 {
+	if x != nil {
+		return x.Active
+	}
+	return 0
+}
+
+func (x *DiskSum) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *DiskSum) GetReclaimableBytes() int64 {
+	if x != nil {
+		return x.ReclaimableBytes
+	}
+	return 0
+}
+
+type ImageDiskUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Names         []string               `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	SizeBytes     int64                  `protobuf:"varint,4,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"` // layers and documents
+	RootfsBytes   int64                  `protobuf:"varint,5,opt,name=rootfs_bytes,json=rootfsBytes,proto3" json:"rootfs_bytes,omitempty"`
+	SharedBytes   int64                  `protobuf:"varint,6,opt,name=shared_bytes,json=sharedBytes,proto3" json:"shared_bytes,omitempty"` // the part of both that other images hold too
+	Containers    int32                  `protobuf:"varint,7,opt,name=containers,proto3" json:"containers,omitempty"`                      // made from it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageDiskUsage) Reset() {
+	*x = ImageDiskUsage{}
+	mi := &file_micropod_v1_system_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageDiskUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageDiskUsage) ProtoMessage() {}
+
+func (x *ImageDiskUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageDiskUsage.ProtoReflect.Descriptor instead.
+func (*ImageDiskUsage) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ImageDiskUsage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ImageDiskUsage) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *ImageDiskUsage) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *ImageDiskUsage) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *ImageDiskUsage) GetRootfsBytes() int64 {
+	if x != nil {
+		return x.RootfsBytes
+	}
+	return 0
+}
+
+func (x *ImageDiskUsage) GetSharedBytes() int64 {
+	if x != nil {
+		return x.SharedBytes
+	}
+	return 0
+}
+
+func (x *ImageDiskUsage) GetContainers() int32 {
+	if x != nil {
+		return x.Containers
+	}
+	return 0
+}
+
+type ContainerDiskUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Image         string                 `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"`
+	Running       bool                   `protobuf:"varint,4,opt,name=running,proto3" json:"running,omitempty"`
+	DiskBytes     int64                  `protobuf:"varint,5,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"` // its writable disk
+	LogBytes      int64                  `protobuf:"varint,6,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerDiskUsage) Reset() {
+	*x = ContainerDiskUsage{}
+	mi := &file_micropod_v1_system_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerDiskUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerDiskUsage) ProtoMessage() {}
+
+func (x *ContainerDiskUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerDiskUsage.ProtoReflect.Descriptor instead.
+func (*ContainerDiskUsage) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ContainerDiskUsage) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ContainerDiskUsage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ContainerDiskUsage) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *ContainerDiskUsage) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *ContainerDiskUsage) GetDiskBytes() int64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+func (x *ContainerDiskUsage) GetLogBytes() int64 {
+	if x != nil {
+		return x.LogBytes
+	}
+	return 0
+}
+
 var File_micropod_v1_system_proto protoreflect.FileDescriptor
 
 const file_micropod_v1_system_proto_rawDesc = "" +
@@ -742,17 +1115,55 @@ const file_micropod_v1_system_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*s\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x12\n" +
+	"\x10DiskUsageRequest\"\xb7\x03\n" +
+	"\x11DiskUsageResponse\x12,\n" +
+	"\x06images\x18\x01 \x01(\v2\x14.micropod.v1.DiskSumR\x06images\x12?\n" +
+	"\x10root_filesystems\x18\x02 \x01(\v2\x14.micropod.v1.DiskSumR\x0frootFilesystems\x12=\n" +
+	"\x0fcontainer_disks\x18\x03 \x01(\v2\x14.micropod.v1.DiskSumR\x0econtainerDisks\x12;\n" +
+	"\x0econtainer_logs\x18\x04 \x01(\v2\x14.micropod.v1.DiskSumR\rcontainerLogs\x123\n" +
+	"\n" +
+	"boot_cache\x18\x05 \x01(\v2\x14.micropod.v1.DiskSumR\tbootCache\x12:\n" +
+	"\n" +
+	"image_list\x18\x06 \x03(\v2\x1b.micropod.v1.ImageDiskUsageR\timageList\x12F\n" +
+	"\x0econtainer_list\x18\a \x03(\v2\x1f.micropod.v1.ContainerDiskUsageR\rcontainerList\"\x83\x01\n" +
+	"\aDiskSum\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\x05R\x05total\x12\x16\n" +
+	"\x06active\x18\x02 \x01(\x05R\x06active\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12+\n" +
+	"\x11reclaimable_bytes\x18\x04 \x01(\x03R\x10reclaimableBytes\"\xf6\x01\n" +
+	"\x0eImageDiskUsage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\x129\n" +
+	"\n" +
+	"created_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x04 \x01(\x03R\tsizeBytes\x12!\n" +
+	"\frootfs_bytes\x18\x05 \x01(\x03R\vrootfsBytes\x12!\n" +
+	"\fshared_bytes\x18\x06 \x01(\x03R\vsharedBytes\x12\x1e\n" +
+	"\n" +
+	"containers\x18\a \x01(\x05R\n" +
+	"containers\"\xa4\x01\n" +
+	"\x12ContainerDiskUsage\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05image\x18\x03 \x01(\tR\x05image\x12\x18\n" +
+	"\arunning\x18\x04 \x01(\bR\arunning\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x05 \x01(\x03R\tdiskBytes\x12\x1b\n" +
+	"\tlog_bytes\x18\x06 \x01(\x03R\blogBytes*s\n" +
 	"\vCheckStatus\x12\x1c\n" +
 	"\x18CHECK_STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCHECK_STATUS_OK\x10\x01\x12\x18\n" +
 	"\x14CHECK_STATUS_WARNING\x10\x02\x12\x17\n" +
-	"\x13CHECK_STATUS_FAILED\x10\x032\x8a\x02\n" +
+	"\x13CHECK_STATUS_FAILED\x10\x032\xd6\x02\n" +
 	"\x06System\x12D\n" +
 	"\aVersion\x12\x1b.micropod.v1.VersionRequest\x1a\x1c.micropod.v1.VersionResponse\x12;\n" +
 	"\x04Info\x12\x18.micropod.v1.InfoRequest\x1a\x19.micropod.v1.InfoResponse\x12A\n" +
 	"\x06Doctor\x12\x1a.micropod.v1.DoctorRequest\x1a\x1b.micropod.v1.DoctorResponse\x12:\n" +
-	"\x06Events\x12\x1a.micropod.v1.EventsRequest\x1a\x12.micropod.v1.Event0\x01B9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
+	"\x06Events\x12\x1a.micropod.v1.EventsRequest\x1a\x12.micropod.v1.Event0\x01\x12J\n" +
+	"\tDiskUsage\x12\x1d.micropod.v1.DiskUsageRequest\x1a\x1e.micropod.v1.DiskUsageResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
 
 var (
 	file_micropod_v1_system_proto_rawDescOnce sync.Once
@@ -767,7 +1178,7 @@ func file_micropod_v1_system_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_system_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_micropod_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_micropod_v1_system_proto_goTypes = []any{
 	(CheckStatus)(0),              // 0: micropod.v1.CheckStatus
 	(*VersionRequest)(nil),        // 1: micropod.v1.VersionRequest
@@ -779,29 +1190,44 @@ var file_micropod_v1_system_proto_goTypes = []any{
 	(*Check)(nil),                 // 7: micropod.v1.Check
 	(*EventsRequest)(nil),         // 8: micropod.v1.EventsRequest
 	(*Event)(nil),                 // 9: micropod.v1.Event
-	nil,                           // 10: micropod.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*DiskUsageRequest)(nil),      // 10: micropod.v1.DiskUsageRequest
+	(*DiskUsageResponse)(nil),     // 11: micropod.v1.DiskUsageResponse
+	(*DiskSum)(nil),               // 12: micropod.v1.DiskSum
+	(*ImageDiskUsage)(nil),        // 13: micropod.v1.ImageDiskUsage
+	(*ContainerDiskUsage)(nil),    // 14: micropod.v1.ContainerDiskUsage
+	nil,                           // 15: micropod.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_micropod_v1_system_proto_depIdxs = []int32{
-	11, // 0: micropod.v1.InfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	16, // 0: micropod.v1.InfoResponse.started_at:type_name -> google.protobuf.Timestamp
 	7,  // 1: micropod.v1.DoctorResponse.checks:type_name -> micropod.v1.Check
 	0,  // 2: micropod.v1.Check.status:type_name -> micropod.v1.CheckStatus
-	11, // 3: micropod.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	11, // 4: micropod.v1.Event.time:type_name -> google.protobuf.Timestamp
-	10, // 5: micropod.v1.Event.attributes:type_name -> micropod.v1.Event.AttributesEntry
-	1,  // 6: micropod.v1.System.Version:input_type -> micropod.v1.VersionRequest
-	3,  // 7: micropod.v1.System.Info:input_type -> micropod.v1.InfoRequest
-	5,  // 8: micropod.v1.System.Doctor:input_type -> micropod.v1.DoctorRequest
-	8,  // 9: micropod.v1.System.Events:input_type -> micropod.v1.EventsRequest
-	2,  // 10: micropod.v1.System.Version:output_type -> micropod.v1.VersionResponse
-	4,  // 11: micropod.v1.System.Info:output_type -> micropod.v1.InfoResponse
-	6,  // 12: micropod.v1.System.Doctor:output_type -> micropod.v1.DoctorResponse
-	9,  // 13: micropod.v1.System.Events:output_type -> micropod.v1.Event
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	16, // 3: micropod.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	16, // 4: micropod.v1.Event.time:type_name -> google.protobuf.Timestamp
+	15, // 5: micropod.v1.Event.attributes:type_name -> micropod.v1.Event.AttributesEntry
+	12, // 6: micropod.v1.DiskUsageResponse.images:type_name -> micropod.v1.DiskSum
+	12, // 7: micropod.v1.DiskUsageResponse.root_filesystems:type_name -> micropod.v1.DiskSum
+	12, // 8: micropod.v1.DiskUsageResponse.container_disks:type_name -> micropod.v1.DiskSum
+	12, // 9: micropod.v1.DiskUsageResponse.container_logs:type_name -> micropod.v1.DiskSum
+	12, // 10: micropod.v1.DiskUsageResponse.boot_cache:type_name -> micropod.v1.DiskSum
+	13, // 11: micropod.v1.DiskUsageResponse.image_list:type_name -> micropod.v1.ImageDiskUsage
+	14, // 12: micropod.v1.DiskUsageResponse.container_list:type_name -> micropod.v1.ContainerDiskUsage
+	16, // 13: micropod.v1.ImageDiskUsage.created_at:type_name -> google.protobuf.Timestamp
+	1,  // 14: micropod.v1.System.Version:input_type -> micropod.v1.VersionRequest
+	3,  // 15: micropod.v1.System.Info:input_type -> micropod.v1.InfoRequest
+	5,  // 16: micropod.v1.System.Doctor:input_type -> micropod.v1.DoctorRequest
+	8,  // 17: micropod.v1.System.Events:input_type -> micropod.v1.EventsRequest
+	10, // 18: micropod.v1.System.DiskUsage:input_type -> micropod.v1.DiskUsageRequest
+	2,  // 19: micropod.v1.System.Version:output_type -> micropod.v1.VersionResponse
+	4,  // 20: micropod.v1.System.Info:output_type -> micropod.v1.InfoResponse
+	6,  // 21: micropod.v1.System.Doctor:output_type -> micropod.v1.DoctorResponse
+	9,  // 22: micropod.v1.System.Events:output_type -> micropod.v1.Event
+	11, // 23: micropod.v1.System.DiskUsage:output_type -> micropod.v1.DiskUsageResponse
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_system_proto_init() }
@@ -815,7 +1241,7 @@ func file_micropod_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_system_proto_rawDesc), len(file_micropod_v1_system_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -44,6 +44,10 @@ const (
 	ImagesListProcedure = "/micropod.v1.Images/List"
 	// ImagesGetProcedure is the fully-qualified name of the Images's Get RPC.
 	ImagesGetProcedure = "/micropod.v1.Images/Get"
+	// ImagesHistoryProcedure is the fully-qualified name of the Images's History RPC.
+	ImagesHistoryProcedure = "/micropod.v1.Images/History"
+	// ImagesSaveProcedure is the fully-qualified name of the Images's Save RPC.
+	ImagesSaveProcedure = "/micropod.v1.Images/Save"
 	// ImagesTagProcedure is the fully-qualified name of the Images's Tag RPC.
 	ImagesTagProcedure = "/micropod.v1.Images/Tag"
 	// ImagesRemoveProcedure is the fully-qualified name of the Images's Remove RPC.
@@ -60,6 +64,10 @@ type ImagesClient interface {
 	Import(context.Context) *connect.ClientStreamForClient[v1.ImportImageRequest, v1.ImportImageResponse]
 	List(context.Context, *connect.Request[v1.ListImagesRequest]) (*connect.Response[v1.ListImagesResponse], error)
 	Get(context.Context, *connect.Request[v1.GetImageRequest]) (*connect.Response[v1.GetImageResponse], error)
+	// History tells how an image was built, the youngest step first.
+	History(context.Context, *connect.Request[v1.ImageHistoryRequest]) (*connect.Response[v1.ImageHistoryResponse], error)
+	// Save writes images as one archive, which is an OCI archive and a docker-archive at once.
+	Save(context.Context, *connect.Request[v1.SaveImagesRequest]) (*connect.ServerStreamForClient[v1.SaveImagesResponse], error)
 	Tag(context.Context, *connect.Request[v1.TagImageRequest]) (*connect.Response[v1.TagImageResponse], error)
 	Remove(context.Context, *connect.Request[v1.RemoveImageRequest]) (*connect.Response[v1.RemoveImageResponse], error)
 	Prune(context.Context, *connect.Request[v1.PruneImagesRequest]) (*connect.Response[v1.PruneImagesResponse], error)
@@ -100,6 +108,18 @@ func NewImagesClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(imagesMethods.ByName("Get")),
 			connect.WithClientOptions(opts...),
 		),
+		history: connect.NewClient[v1.ImageHistoryRequest, v1.ImageHistoryResponse](
+			httpClient,
+			baseURL+ImagesHistoryProcedure,
+			connect.WithSchema(imagesMethods.ByName("History")),
+			connect.WithClientOptions(opts...),
+		),
+		save: connect.NewClient[v1.SaveImagesRequest, v1.SaveImagesResponse](
+			httpClient,
+			baseURL+ImagesSaveProcedure,
+			connect.WithSchema(imagesMethods.ByName("Save")),
+			connect.WithClientOptions(opts...),
+		),
 		tag: connect.NewClient[v1.TagImageRequest, v1.TagImageResponse](
 			httpClient,
 			baseURL+ImagesTagProcedure,
@@ -127,6 +147,8 @@ type imagesClient struct {
 	_import *connect.Client[v1.ImportImageRequest, v1.ImportImageResponse]
 	list    *connect.Client[v1.ListImagesRequest, v1.ListImagesResponse]
 	get     *connect.Client[v1.GetImageRequest, v1.GetImageResponse]
+	history *connect.Client[v1.ImageHistoryRequest, v1.ImageHistoryResponse]
+	save    *connect.Client[v1.SaveImagesRequest, v1.SaveImagesResponse]
 	tag     *connect.Client[v1.TagImageRequest, v1.TagImageResponse]
 	remove  *connect.Client[v1.RemoveImageRequest, v1.RemoveImageResponse]
 	prune   *connect.Client[v1.PruneImagesRequest, v1.PruneImagesResponse]
@@ -152,6 +174,16 @@ func (c *imagesClient) Get(ctx context.Context, req *connect.Request[v1.GetImage
 	return c.get.CallUnary(ctx, req)
 }
 
+// History calls micropod.v1.Images.History.
+func (c *imagesClient) History(ctx context.Context, req *connect.Request[v1.ImageHistoryRequest]) (*connect.Response[v1.ImageHistoryResponse], error) {
+	return c.history.CallUnary(ctx, req)
+}
+
+// Save calls micropod.v1.Images.Save.
+func (c *imagesClient) Save(ctx context.Context, req *connect.Request[v1.SaveImagesRequest]) (*connect.ServerStreamForClient[v1.SaveImagesResponse], error) {
+	return c.save.CallServerStream(ctx, req)
+}
+
 // Tag calls micropod.v1.Images.Tag.
 func (c *imagesClient) Tag(ctx context.Context, req *connect.Request[v1.TagImageRequest]) (*connect.Response[v1.TagImageResponse], error) {
 	return c.tag.CallUnary(ctx, req)
@@ -175,6 +207,10 @@ type ImagesHandler interface {
 	Import(context.Context, *connect.ClientStream[v1.ImportImageRequest]) (*connect.Response[v1.ImportImageResponse], error)
 	List(context.Context, *connect.Request[v1.ListImagesRequest]) (*connect.Response[v1.ListImagesResponse], error)
 	Get(context.Context, *connect.Request[v1.GetImageRequest]) (*connect.Response[v1.GetImageResponse], error)
+	// History tells how an image was built, the youngest step first.
+	History(context.Context, *connect.Request[v1.ImageHistoryRequest]) (*connect.Response[v1.ImageHistoryResponse], error)
+	// Save writes images as one archive, which is an OCI archive and a docker-archive at once.
+	Save(context.Context, *connect.Request[v1.SaveImagesRequest], *connect.ServerStream[v1.SaveImagesResponse]) error
 	Tag(context.Context, *connect.Request[v1.TagImageRequest]) (*connect.Response[v1.TagImageResponse], error)
 	Remove(context.Context, *connect.Request[v1.RemoveImageRequest]) (*connect.Response[v1.RemoveImageResponse], error)
 	Prune(context.Context, *connect.Request[v1.PruneImagesRequest]) (*connect.Response[v1.PruneImagesResponse], error)
@@ -211,6 +247,18 @@ func NewImagesHandler(svc ImagesHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(imagesMethods.ByName("Get")),
 		connect.WithHandlerOptions(opts...),
 	)
+	imagesHistoryHandler := connect.NewUnaryHandler(
+		ImagesHistoryProcedure,
+		svc.History,
+		connect.WithSchema(imagesMethods.ByName("History")),
+		connect.WithHandlerOptions(opts...),
+	)
+	imagesSaveHandler := connect.NewServerStreamHandler(
+		ImagesSaveProcedure,
+		svc.Save,
+		connect.WithSchema(imagesMethods.ByName("Save")),
+		connect.WithHandlerOptions(opts...),
+	)
 	imagesTagHandler := connect.NewUnaryHandler(
 		ImagesTagProcedure,
 		svc.Tag,
@@ -239,6 +287,10 @@ func NewImagesHandler(svc ImagesHandler, opts ...connect.HandlerOption) (string,
 			imagesListHandler.ServeHTTP(w, r)
 		case ImagesGetProcedure:
 			imagesGetHandler.ServeHTTP(w, r)
+		case ImagesHistoryProcedure:
+			imagesHistoryHandler.ServeHTTP(w, r)
+		case ImagesSaveProcedure:
+			imagesSaveHandler.ServeHTTP(w, r)
 		case ImagesTagProcedure:
 			imagesTagHandler.ServeHTTP(w, r)
 		case ImagesRemoveProcedure:
@@ -268,6 +320,14 @@ func (UnimplementedImagesHandler) List(context.Context, *connect.Request[v1.List
 
 func (UnimplementedImagesHandler) Get(context.Context, *connect.Request[v1.GetImageRequest]) (*connect.Response[v1.GetImageResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Images.Get is not implemented"))
+}
+
+func (UnimplementedImagesHandler) History(context.Context, *connect.Request[v1.ImageHistoryRequest]) (*connect.Response[v1.ImageHistoryResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Images.History is not implemented"))
+}
+
+func (UnimplementedImagesHandler) Save(context.Context, *connect.Request[v1.SaveImagesRequest], *connect.ServerStream[v1.SaveImagesResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Images.Save is not implemented"))
 }
 
 func (UnimplementedImagesHandler) Tag(context.Context, *connect.Request[v1.TagImageRequest]) (*connect.Response[v1.TagImageResponse], error) {

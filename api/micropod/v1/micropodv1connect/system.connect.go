@@ -44,6 +44,8 @@ const (
 	SystemDoctorProcedure = "/micropod.v1.System/Doctor"
 	// SystemEventsProcedure is the fully-qualified name of the System's Events RPC.
 	SystemEventsProcedure = "/micropod.v1.System/Events"
+	// SystemDiskUsageProcedure is the fully-qualified name of the System's DiskUsage RPC.
+	SystemDiskUsageProcedure = "/micropod.v1.System/DiskUsage"
 )
 
 // SystemClient is a client for the micropod.v1.System service.
@@ -54,6 +56,8 @@ type SystemClient interface {
 	Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
 	// Events streams changes of machines, containers and images from now on.
 	Events(context.Context, *connect.Request[v1.EventsRequest]) (*connect.ServerStreamForClient[v1.Event], error)
+	// DiskUsage measures what the daemon keeps below its data folder.
+	DiskUsage(context.Context, *connect.Request[v1.DiskUsageRequest]) (*connect.Response[v1.DiskUsageResponse], error)
 }
 
 // NewSystemClient constructs a client for the micropod.v1.System service. By default, it uses the
@@ -91,15 +95,22 @@ func NewSystemClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(systemMethods.ByName("Events")),
 			connect.WithClientOptions(opts...),
 		),
+		diskUsage: connect.NewClient[v1.DiskUsageRequest, v1.DiskUsageResponse](
+			httpClient,
+			baseURL+SystemDiskUsageProcedure,
+			connect.WithSchema(systemMethods.ByName("DiskUsage")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // systemClient implements SystemClient.
 type systemClient struct {
-	version *connect.Client[v1.VersionRequest, v1.VersionResponse]
-	info    *connect.Client[v1.InfoRequest, v1.InfoResponse]
-	doctor  *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
-	events  *connect.Client[v1.EventsRequest, v1.Event]
+	version   *connect.Client[v1.VersionRequest, v1.VersionResponse]
+	info      *connect.Client[v1.InfoRequest, v1.InfoResponse]
+	doctor    *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
+	events    *connect.Client[v1.EventsRequest, v1.Event]
+	diskUsage *connect.Client[v1.DiskUsageRequest, v1.DiskUsageResponse]
 }
 
 // Version calls micropod.v1.System.Version.
@@ -122,6 +133,11 @@ func (c *systemClient) Events(ctx context.Context, req *connect.Request[v1.Event
 	return c.events.CallServerStream(ctx, req)
 }
 
+// DiskUsage calls micropod.v1.System.DiskUsage.
+func (c *systemClient) DiskUsage(ctx context.Context, req *connect.Request[v1.DiskUsageRequest]) (*connect.Response[v1.DiskUsageResponse], error) {
+	return c.diskUsage.CallUnary(ctx, req)
+}
+
 // SystemHandler is an implementation of the micropod.v1.System service.
 type SystemHandler interface {
 	Version(context.Context, *connect.Request[v1.VersionRequest]) (*connect.Response[v1.VersionResponse], error)
@@ -130,6 +146,8 @@ type SystemHandler interface {
 	Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
 	// Events streams changes of machines, containers and images from now on.
 	Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.Event]) error
+	// DiskUsage measures what the daemon keeps below its data folder.
+	DiskUsage(context.Context, *connect.Request[v1.DiskUsageRequest]) (*connect.Response[v1.DiskUsageResponse], error)
 }
 
 // NewSystemHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -163,6 +181,12 @@ func NewSystemHandler(svc SystemHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(systemMethods.ByName("Events")),
 		connect.WithHandlerOptions(opts...),
 	)
+	systemDiskUsageHandler := connect.NewUnaryHandler(
+		SystemDiskUsageProcedure,
+		svc.DiskUsage,
+		connect.WithSchema(systemMethods.ByName("DiskUsage")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/micropod.v1.System/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case SystemVersionProcedure:
@@ -173,6 +197,8 @@ func NewSystemHandler(svc SystemHandler, opts ...connect.HandlerOption) (string,
 			systemDoctorHandler.ServeHTTP(w, r)
 		case SystemEventsProcedure:
 			systemEventsHandler.ServeHTTP(w, r)
+		case SystemDiskUsageProcedure:
+			systemDiskUsageHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -196,4 +222,8 @@ func (UnimplementedSystemHandler) Doctor(context.Context, *connect.Request[v1.Do
 
 func (UnimplementedSystemHandler) Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.Event]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.System.Events is not implemented"))
+}
+
+func (UnimplementedSystemHandler) DiskUsage(context.Context, *connect.Request[v1.DiskUsageRequest]) (*connect.Response[v1.DiskUsageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.System.DiskUsage is not implemented"))
 }
