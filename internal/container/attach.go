@@ -29,6 +29,8 @@ type Attachment struct {
 	stdout *stream.Reader // nil: not wanted
 	stderr *stream.Reader
 	input  bool
+	// autoRemove: the container goes when its first process ends.
+	autoRemove bool
 
 	mu     sync.Mutex
 	closed bool // Close was called
@@ -48,7 +50,7 @@ func (s *Service) Attach(ctx context.Context, ref string, o AttachOptions) (*Att
 	if err != nil {
 		return nil, err
 	}
-	a := &Attachment{s: s, p: p, input: o.Stdin && p.open}
+	a := &Attachment{s: s, p: p, input: o.Stdin && p.open, autoRemove: e.record().Config.AutoRemove}
 	if o.Stdout {
 		a.stdout = p.stdout.Attach(o.StdoutOffset)
 	}
@@ -124,7 +126,24 @@ func (a *Attachment) Output(ctx context.Context, give func(stderr bool, offset u
 	if err := await(ctx, a.p.ended); err != nil {
 		return Exit{}, err
 	}
-	return a.p.result()
+	exit, err := a.p.result()
+	if err == nil {
+		a.awaitRemoval(ctx)
+	}
+	return exit, err
+}
+
+// awaitRemoval lets a client of a container that is removed at its end see that end
+// only when nothing is left of it, as the users of "run --rm" expect.
+func (a *Attachment) awaitRemoval(ctx context.Context) {
+	if a.p.removed == nil || !a.autoRemove {
+		return
+	}
+	select {
+	case <-a.p.removed:
+	case <-ctx.Done():
+	case <-a.s.life.Done():
+	}
 }
 
 // chunkBytes is handed to a client at once.

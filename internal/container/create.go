@@ -78,7 +78,7 @@ func (s *Service) make(ctx context.Context, r record, progress func(image.Event)
 	defer release()
 	r.Config.Auth = nil
 	r.ImageID, r.Image = img.ID.String(), img.Config.Config
-	bundle, err := r.bundle("")
+	bundle, err := r.bundle("", 0, 0)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -30,11 +30,16 @@ type process struct {
 	pumps sync.WaitGroup
 
 	ended chan struct{} // closed when exit or err is set, all output having been read
+	// removed is closed when the container was removed, or when that is not to happen by
+	// itself. Nil for further processes.
+	removed chan struct{}
 
 	mu      sync.Mutex // guards what follows
 	exit    Exit
 	err     error // it never ran, or nobody will know how it ended
 	clients int   // attached ones that give input
+	rows    uint32
+	cols    uint32 // of the terminal, as last asked for; 0: never
 }
 
 // finish sets how the process ended, once.
@@ -55,6 +60,13 @@ func (p *process) result() (Exit, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.exit, p.err
+}
+
+// size is what the terminal was last asked to be, 0 when nobody said.
+func (p *process) size() (rows, cols uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rows, p.cols
 }
 
 // pump starts a goroutine for each stream. They end with the process or with ctx.

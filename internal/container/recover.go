@@ -121,7 +121,7 @@ func (e *entry) adopt() {
 	if info, err := e.s.Machines.Get(rec.MachineID); err == nil {
 		kernel = info.KernelVersion
 	}
-	if r.bundle, err = rec.bundle(kernel); err != nil {
+	if r.bundle, err = rec.bundle(kernel, 0, 0); err != nil {
 		e.log.Error("the record makes no specification any more", "error", err)
 	}
 	e.mu.Lock()
@@ -169,5 +169,6 @@ func (e *entry) pastRun(exit Exit) *run {
 	r.stderr.Fail(io.EOF)
 	r.finish(exit, nil)
 	close(r.finished)
+	close(r.removed)
 	return r
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/micropod/micropod/internal/image"
 )
@@ -31,7 +32,7 @@ func (s *Service) resolve(ctx context.Context, c Config, progress func(image.Eve
 	if err != nil {
 		return nil, nil, fmt.Errorf("image %q: %w", c.Image, err)
 	}
-	if img, err = s.ready(ctx, img, progress); err != nil {
+	if img, err = s.ready(ctx, img, c.Platform, progress); err != nil {
 		release()
 		return nil, nil, fmt.Errorf("image %q: %w", c.Image, err)
 	}
@@ -48,9 +49,12 @@ func (s *Service) pull(ctx context.Context, c Config, progress func(image.Event)
 }
 
 // ready makes sure that the image can run here.
-func (s *Service) ready(ctx context.Context, img *image.Image, progress func(image.Event)) (*image.Image, error) {
-	if arch := img.Config.Architecture; arch != "" && arch != runtime.GOARCH {
-		return nil, &image.PlatformError{Want: "linux/" + runtime.GOARCH, Have: []string{img.Config.OS + "/" + arch}}
+func (s *Service) ready(ctx context.Context, img *image.Image, platform string, progress func(image.Event)) (*image.Image, error) {
+	have := img.Config.OS + "/" + img.Config.Architecture
+	for _, want := range []string{"linux/" + runtime.GOARCH, platform} {
+		if want != "" && img.Config.Architecture != "" && have != want && !strings.HasPrefix(want, have+"/") {
+			return nil, &image.PlatformError{Want: want, Have: []string{have}}
+		}
 	}
 	if img.RootFS != "" {
 		return img, nil

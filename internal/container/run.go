@@ -39,10 +39,11 @@ func (e *entry) newRun(adopted bool, stdout, stderr uint64) *run {
 	return &run{
 		process: &process{
 			container: e.id, machine: r.MachineID, tty: r.Config.TTY, open: r.Config.Stdin, once: r.Config.StdinOnce,
-			stdout: stream.New(stream.Config{Log: e.logger(logfile.Stdout), Logged: stdout, Return: back}),
-			stderr: stream.New(stream.Config{Log: e.logger(logfile.Stderr), Logged: stderr, Return: back}),
-			stdin:  stream.NewInput(adopted),
-			ended:  make(chan struct{}),
+			stdout:  stream.New(stream.Config{Log: e.logger(logfile.Stdout), Logged: stdout, Return: back}),
+			stderr:  stream.New(stream.Config{Log: e.logger(logfile.Stderr), Logged: stderr, Return: back}),
+			stdin:   stream.NewInput(adopted),
+			ended:   make(chan struct{}),
+			removed: make(chan struct{}),
 		},
 		finished: make(chan struct{}),
 		execs:    map[string]*process{},
@@ -85,6 +86,7 @@ func (r *run) abort(err error) {
 	r.stderr.Fail(err)
 	r.finish(Exit{}, err)
 	close(r.finished)
+	close(r.removed)
 }
 
 // done tells whether the first process has ended.

@@ -83,7 +83,8 @@ func (e *entry) launch(ctx context.Context, r *run, u *undo.Stack) (pid uint32, 
 	if err != nil {
 		return 0, err
 	}
-	if r.bundle, err = rec.bundle(info.KernelVersion); err != nil {
+	rows, cols := r.size()
+	if r.bundle, err = rec.bundle(info.KernelVersion, rows, cols); err != nil {
 		return 0, err
 	}
 	session, err := e.s.Machines.Session(ctx, rec.MachineID)

@@ -119,9 +119,14 @@ func (e *entry) conclude(r *run, exit Exit) {
 	r.mu.Lock()
 	keep := r.keep
 	r.mu.Unlock()
-	if e.record().Config.AutoRemove && !keep {
-		e.s.spawn(e.autoRemove)
+	if !e.record().Config.AutoRemove || keep {
+		close(r.removed)
+		return
 	}
+	e.s.spawn(func() {
+		defer close(r.removed)
+		e.autoRemove()
+	})
 }
 
 // stopMachine ends the machine of an ended container. A disk that is thrown away needs no sync.

@@ -62,6 +62,6 @@ func checkLabels(labels map[string]string) error {
 }
 
 // bundle makes the runtime specification from a record.
-func (r *record) bundle(kernel string) (*ocispec.Bundle, error) {
-	return ocispec.Build(ocispec.Input{ID: r.ID, Image: r.Image, Config: r.Config.Config, Kernel: kernel})
+func (r *record) bundle(kernel string, rows, cols uint32) (*ocispec.Bundle, error) {
+	return ocispec.Build(ocispec.Input{ID: r.ID, Image: r.Image, Config: r.Config.Config, Kernel: kernel, Rows: rows, Cols: cols})
 }

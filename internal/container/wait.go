@@ -69,6 +69,9 @@ func (p *process) resize(ctx context.Context, m Machines, rows, cols uint32) err
 	if !p.tty || p.done() {
 		return nil
 	}
+	p.mu.Lock()
+	p.rows, p.cols = rows, cols // of a process that starts later
+	p.mu.Unlock()
 	err := eachSession(ctx, m, p.machine, func(s Session) error {
 		_, err := s.Agent().Resize(ctx, &agentv1.ResizeRequest{ContainerId: p.container, ExecId: p.exec, Rows: rows, Cols: cols})
 		return err

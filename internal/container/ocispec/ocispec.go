@@ -37,6 +37,8 @@ type Input struct {
 	Address string
 	// Kernel is the guest's kernel version, such as "6.1"; seccomp rules may depend on it. Empty: "6.1".
 	Kernel string
+	// Rows and Cols are the terminal's first size; 0: not known.
+	Rows, Cols uint32
 }
 
 // Bundle is a container's specification and what goes with it.

@@ -36,6 +36,9 @@ func newProcess(in Input, host string) (*specs.Process, error) {
 		return nil, err
 	}
 	p := &specs.Process{Terminal: in.Config.TTY, Args: args, Env: env, Cwd: cwd}
+	if in.Config.TTY && in.Rows > 0 && in.Cols > 0 {
+		p.ConsoleSize = &specs.Box{Height: uint(in.Rows), Width: uint(in.Cols)}
+	}
 	if adj := int(in.Config.OOMScoreAdj); adj != 0 {
 		if adj < -1000 || adj > 1000 {
 			return nil, invalid("--oom-score-adj", fmt.Sprint(adj), "must be between -1000 and 1000", "")

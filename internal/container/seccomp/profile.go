@@ -47,8 +47,8 @@ func resolve(profile string, caps []string, kernel string) (*specs.LinuxSeccomp,
 			continue
 		}
 		rule := call.LinuxSyscall
-		if call.Name != "" {
-			rule.Names = []string{call.Name}
+		if old := oldName(call); old != "" {
+			rule.Names = []string{old}
 		}
 		to.Syscalls = append(to.Syscalls, rule)
 	}
@@ -70,11 +70,19 @@ func parseProfile(profile string) (*docker.Seccomp, error) {
 		return nil, fmt.Errorf("the profile has both architectures and archMap; use one of them")
 	}
 	for _, call := range p.Syscalls {
-		if call != nil && call.Name != "" && len(call.Names) > 0 {
-			return nil, fmt.Errorf("the rule for %q has both name and names; use one of them", call.Name)
+		if call == nil {
+			continue
+		}
+		if old := oldName(call); old != "" && len(call.Names) > 0 {
+			return nil, fmt.Errorf("the rule for %q has both name and names; use one of them", old)
 		}
 	}
 	return &p, nil
+}
+
+// oldName is a rule's only name in profiles written before Docker 1.13.
+func oldName(call *docker.Syscall) string {
+	return call.Name //lint:ignore SA1019 Docker still reads it, and so users still have it
 }
 
 // goArchInProfiles is how profiles write the architecture in includes and excludes.
