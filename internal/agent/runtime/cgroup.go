@@ -19,7 +19,7 @@ import (
 )
 
 // cgroups makes containers' cgroups (v2) below one folder. Files are read and written
-// directly: containerd/cgroups' cgroup2 would add 4.5 MB (systemd's D-Bus client, an
+// directly: containerd/cgroups' cgroup2 would add 5 MB (systemd's D-Bus client, an
 // eBPF assembler, logging) to a binary of at most 8.
 type cgroups struct {
 	root        string
