@@ -84,7 +84,7 @@ func addVerbs(root *cobra.Command, a *app) {
 			newExec(a), newAttach(a), newWait(a), newPs(a), newLogs(a), newInspect(a),
 		}},
 		{"images", "Images:", []*cobra.Command{
-			newPull(a), newImages(a), newImport("load", a), newTag(a), newRmi(a), newImage(a),
+			newPull(a), newImages(a), newImport("load", a), newSave(a), newTag(a), newHistory(a), newRmi(a), newLogin(a), newLogout(a), newImage(a),
 		}},
 		{"machines", "Machines and host:", []*cobra.Command{
 			newVM(a), newContainer(a), newSystem(a), newInfo(a), newEvents(a), newDoctor(a), newVersion(a),

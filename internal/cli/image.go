@@ -17,7 +17,7 @@ func newImage(a *app) *cobra.Command {
   micropod image import app.tar --name app:1.2
   micropod image convert debian -o debian.erofs`,
 		newImageList(a, "ls"), newImageInspect(a), newPull(a), newImport("import", a), newImport("load", a),
-		newTag(a), newImageRemove(a, "rm"), newImagePrune(a), newConvert(a),
+		newTag(a), newHistory(a), newSave(a), newImageRemove(a, "rm"), newImagePrune(a), newConvert(a),
 	)
 }
 

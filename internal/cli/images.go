@@ -5,7 +5,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"sort"
 	"strings"
 
@@ -225,36 +224,5 @@ func newImageRemove(a *app, verb string) *cobra.Command {
 		ValidArgsFunction: completeImages(a),
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "remove all names of an image given by its id")
-	return c
-}
-
-func newImagePrune(a *app) *cobra.Command {
-	var all, force bool
-	c := &cobra.Command{
-		Use:     "prune [flags]",
-		Short:   "Remove images that nothing uses",
-		Example: `  micropod image prune --all --force`,
-		Args:    exactArgs(0, "no words, only flags"),
-		RunE: func(c *cobra.Command, _ []string) error {
-			if !force {
-				return usagef("add --force when you are sure", "this removes images%s", map[bool]string{true: " that no container uses", false: " without a name"}[all])
-			}
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			answer, err := client.images.Prune(c.Context(), connect.NewRequest(&v1.PruneImagesRequest{All: all}))
-			if err != nil {
-				return err
-			}
-			for _, d := range answer.Msg.Deleted {
-				fmt.Fprintln(a.out, "Deleted: "+d)
-			}
-			fmt.Fprintf(a.err, "freed %s\n", bytesSize(answer.Msg.FreedBytes))
-			return nil
-		},
-	}
-	c.Flags().BoolVarP(&all, "all", "a", false, "also those with a name that no container uses")
-	c.Flags().BoolVarP(&force, "force", "f", false, "do it without asking")
 	return c
 }

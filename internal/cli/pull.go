@@ -42,7 +42,9 @@ func newPull(a *app) *cobra.Command {
 
 // pull returns the image's first name.
 func (a *app) pull(ctx context.Context, reference string, o *pullOptions) (string, error) {
-	stream, err := a.client.images.Pull(ctx, connect.NewRequest(&v1.PullImageRequest{Reference: reference, Platform: o.platform}))
+	stream, err := a.client.images.Pull(ctx, connect.NewRequest(&v1.PullImageRequest{
+		Reference: reference, Platform: o.platform, Auth: a.auth(ctx, reference),
+	}))
 	if err != nil {
 		return "", err
 	}

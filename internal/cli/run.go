@@ -134,7 +134,7 @@ func (a *app) create(ctx context.Context, config *v1.ContainerConfig, cidfile st
 	if err != nil {
 		return nil, err
 	}
-	stream, err := client.containers.Create(ctx, connect.NewRequest(&v1.CreateContainerRequest{Config: config}))
+	stream, err := client.containers.Create(ctx, connect.NewRequest(&v1.CreateContainerRequest{Config: config, Auth: a.authForCreate(ctx, config)}))
 	if err != nil {
 		return nil, err
 	}

@@ -94,7 +94,7 @@ func (c *Config) validate() error {
 		c.Users = func(digest.Digest) []string { return nil }
 	}
 	if c.CertDirs == nil {
-		c.CertDirs = []string{"/etc/micropod/certs.d", "/etc/docker/certs.d"}
+		c.CertDirs = registry.DefaultCertDirs()
 	}
 	if c.Parallel <= 0 {
 		c.Parallel = 4

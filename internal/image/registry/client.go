@@ -55,6 +55,9 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// DefaultCertDirs are where hosts have registries' certificates.
+func DefaultCertDirs() []string { return []string{"/etc/micropod/certs.d", "/etc/docker/certs.d"} }
+
 func (c *Config) fill() {
 	if c.Keychain == nil {
 		c.Keychain = authn.DefaultKeychain
