@@ -113,6 +113,9 @@ func startRequest(r *agentv1.StartContainerRequest) (runtime.StartRequest, error
 	if err := decode("spec", r.Spec, spec); err != nil {
 		return runtime.StartRequest{}, err
 	}
+	if err := giveDevices(spec); err != nil {
+		return runtime.StartRequest{}, status.Error(codes.InvalidArgument, err.Error())
+	}
 	return runtime.StartRequest{
 		ID:       r.Id,
 		Spec:     spec,

@@ -23,7 +23,7 @@ func TestBadInput(t *testing.T) {
 		{"malformed image", []string{"run", "--rm", "UPPER CASE", "true"}, 125, []string{"UPPER CASE"}},
 		{"never pulled", []string{"run", "--rm", "--pull", "never", "absent", "true"}, 125, []string{"absent"}},
 		{"wrong platform", []string{"run", "--rm", "--platform", "linux/s390x", "--pull", "never", "busybox", "true"}, 125, []string{"s390x"}},
-		{"working directory is a file", []string{"run", "--rm", "-w", "/etc/passwd", "busybox", "true"}, 126, []string{"/etc/passwd", "not a directory"}},
+		{"working directory is a file", []string{"run", "--rm", "-w", "/etc/passwd", "busybox", "true"}, 125, []string{"/etc/passwd", "not a directory"}},
 		{"memory too small", []string{"run", "--rm", "-m", "1m", "busybox", "true"}, 125, []string{"memory"}},
 		{"memory beyond the host", []string{"run", "--rm", "-m", "900t", "busybox", "true"}, 125, []string{"memory"}},
 		{"more CPUs than the host", []string{"run", "--rm", "--vcpus", "900", "busybox", "true"}, 125, []string{"cpu"}},
@@ -91,12 +91,17 @@ func TestHostLacks(t *testing.T) {
 func TestQEMUDiesAtStart(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	broken := filepath.Join(h.dir, "qemu-broken")
+	reachable, err := os.MkdirTemp("", "micropod-qemu-") // by the uid of a machine
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(reachable)
+	broken := filepath.Join(reachable, "qemu-broken")
 	script := "#!/bin/sh\ncase \"$*\" in *--version*|*-version*) echo 'QEMU emulator version 7.2.22';; *) echo 'the disk is on fire' >&2; exit 1;; esac\n"
 	if err := os.WriteFile(broken, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(h.dir, 0o755); err != nil {
+	if err := os.Chmod(reachable, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.restartWith(`qemu = "` + broken + `"`); err != nil {

@@ -35,7 +35,12 @@ type host struct {
 // newHost is a host for one test, closed and checked for leaks at its end.
 func newHost(t *testing.T) *host {
 	t.Helper()
-	h, err := openHost(t.TempDir())
+	dir, err := os.MkdirTemp("", "micropod-e2e-") // short: sockets' paths are bounded
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	h, err := openHost(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ import (
 func TestImageConfigIsObeyed(t *testing.T) {
 	t.Parallel()
 	archive := testimages.BusyboxWith(t, "example.org/app:1", func(c *v1.Config) {
-		c.Entrypoint = []string{"/bin/sh", "-c", `echo "$0 $* | $(id -un) | $(pwd) | $GREETING"; trap 'exit 11' USR2; [ "$1" = stay ] && while :; do sleep 0.1; done; exit 0`}
+		c.Entrypoint = []string{"/bin/sh", "-c", `echo "$0 $* | $(id -un) | $(pwd) | $GREETING"; trap 'exit 11' USR2; touch /dev/shm/ready; [ "$1" = stay ] && while :; do sleep 0.1; done; exit 0`}
 		c.Cmd = []string{"default", "words"}
 		c.Env = []string{"GREETING=hello", "PATH=/bin:/usr/bin"}
 		c.User = "app"
@@ -45,6 +45,7 @@ func TestImageConfigIsObeyed(t *testing.T) {
 	}
 	name := h.name(t)
 	h.must(t, "run", "-d", "--name", name, "example.org/app:1", "app", "stay")
+	h.await(t, name, "test -e /dev/shm/ready")
 	h.must(t, "stop", name)
 	if code := h.must(t, "wait", name); code != "11" {
 		t.Errorf("stopped with %s, want 11: the image's stop signal was not sent", code)

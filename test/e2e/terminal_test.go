@@ -137,8 +137,8 @@ func TestTerminal(t *testing.T) {
 	x.typeIn("while [ \"$(stty size)\" != '20 60' ]; do sleep 0.1; done; echo resized\n")
 	x.expect("\nresized")
 	// Ctrl-C is the shell's, not ours.
-	x.typeIn("sleep 1000\n")
-	x.expect("sleep 1000")
+	x.typeIn("sh -c 'echo up; exec sleep 1000'\n")
+	x.expect("\nup")
 	x.typeIn("\x03")
 	x.expect("# ")
 	x.typeIn("exit 5\n")

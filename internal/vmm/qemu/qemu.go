@@ -28,6 +28,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os/exec"
 	"path/filepath"
@@ -99,8 +100,8 @@ func New(c Config) (*Engine, error) {
 		return nil, fmt.Errorf("accelerator %q is none of auto, kvm, tcg", c.Accel)
 	}
 	binary, err := exec.LookPath(c.Binary)
-	if errors.Is(err, exec.ErrNotFound) {
-		return nil, fmt.Errorf("%w: install package qemu-system-x86 (Debian, Ubuntu) or qemu-system-x86-core (Fedora)", err)
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("finding QEMU: %w: install package qemu-system-x86 (Debian, Ubuntu) or qemu-system-x86-core (Fedora)", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("finding QEMU: %w", err)
