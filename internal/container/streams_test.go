@@ -220,9 +220,12 @@ func TestExecEndsWithItsContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := w.attach(i.ID, container.AttachOptions{Exec: id, Stdout: true})
-	detached, err := w.Exec(w.soon(), i.ID, container.ExecConfig{Command: []string{"many", "1000000"}, Detach: true})
+	detached, err := w.Exec(w.soon(), i.ID, container.ExecConfig{Command: []string{"many", "100000"}, Detach: true})
 	if err != nil || detached == "" {
 		t.Fatalf("a detached one: %q, %v", detached, err)
+	}
+	if e, err := w.Wait(w.soon(), i.ID, detached); err != nil || e.Code != 0 {
+		t.Errorf("the detached one, whose output nobody takes, ended with %+v, %v", e, err)
 	}
 	if err := w.Kill(w.soon(), i.ID, "TERM"); err != nil {
 		t.Fatal(err)

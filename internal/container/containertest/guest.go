@@ -48,6 +48,7 @@ type Process struct {
 	done     chan struct{}
 	exit     Exit
 	Sizes    chan [2]uint32 // window sizes, the latest 16
+	discard  bool           // output is thrown away
 }
 
 type key struct{ container, exec string }
@@ -106,7 +107,7 @@ func (p *Process) Acked() (stdout, stderr uint64) { return p.out.Acked(), p.err.
 // Written is how much output was written.
 func (p *Process) Written() (stdout, stderr uint64) { return p.out.Written(), p.err.Written() }
 
-func (g *Guest) start(k key, spec *specs.Process, request *agentv1.StartContainerRequest) (*agentv1.StartResponse, error) {
+func (g *Guest) start(k key, spec *specs.Process, stdio *agentv1.Stdio, request *agentv1.StartContainerRequest) (*agentv1.StartResponse, error) {
 	program := g.m.Programs[spec.Args[0]]
 	switch {
 	case spec.Args[0] == "/etc/passwd":
@@ -119,6 +120,9 @@ func (g *Guest) start(k key, spec *specs.Process, request *agentv1.StartContaine
 		Signals: make(chan uint32, 16), Killed: make(chan struct{}), done: make(chan struct{}), Sizes: make(chan [2]uint32, 16),
 	}
 	p.Stdin, p.Stdout, p.Stderr = p.in, p.out, p.err
+	if p.discard = stdio.GetDiscard(); p.discard {
+		p.Stdout, p.Stderr = io.Discard, io.Discard
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.processes[k] != nil {
@@ -191,7 +195,7 @@ func (s *session) Output(_ context.Context, container, exec string, stderr bool,
 		return nil, guest.ErrEnded
 	case err != nil:
 		return nil, guest.ErrNoStream
-	case stderr && p.Spec.Terminal:
+	case stderr && p.Spec.Terminal, p.discard:
 		return nil, guest.ErrNoStream
 	case stderr:
 		return p.err.Open(offset), nil
@@ -219,7 +223,7 @@ func (s *session) StartContainer(_ context.Context, r *agentv1.StartContainerReq
 	if err := json.Unmarshal(r.Spec, spec); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	return s.start(key{r.Id, ""}, spec.Process, r)
+	return s.start(key{r.Id, ""}, spec.Process, r.Stdio, r)
 }
 
 func (s *session) Exec(_ context.Context, r *agentv1.ExecRequest) (*agentv1.StartResponse, error) {
@@ -230,7 +234,7 @@ func (s *session) Exec(_ context.Context, r *agentv1.ExecRequest) (*agentv1.Star
 	if p, err := s.find(r.ContainerId, ""); err != nil || p.ended() {
 		return nil, status.Error(codes.FailedPrecondition, "no such container")
 	}
-	return s.start(key{r.ContainerId, r.ExecId}, spec, nil)
+	return s.start(key{r.ContainerId, r.ExecId}, spec, r.Stdio, nil)
 }
 
 func (p *Process) ended() bool {
