@@ -19,7 +19,7 @@ const (
 	maxChunk  = 1 << 20
 	maxChunks = 1 << 16 // until maxChunk is reached, chunks grow to keep a file's table below this
 
-	imageBuffer = 1 << 20
+	imageBuffer = maxChunk
 	tailsBuffer = 64 << 10
 )
 
@@ -41,7 +41,6 @@ type Data struct {
 type Writer struct {
 	image, tails appender
 	next         uint32 // first block not yet taken
-	spare        []byte // where chunks are read
 }
 
 // NewWriter begins an image in an empty file. The ends of small files, which are written
@@ -51,7 +50,6 @@ func NewWriter(image, tails *os.File) *Writer {
 		image: appender{file: image, offset: BlockSize, limit: imageBuffer},
 		tails: appender{file: tails, limit: tailsBuffer},
 		next:  1, // block 0 is the superblock's
-		spare: make([]byte, maxChunk),
 	}
 }
 
@@ -87,7 +85,10 @@ func (w *Writer) Append(r io.Reader, size int64, xattrs []Xattr) (Data, error) {
 // appendChunk moves n bytes, unless they may be a hole and are all zero.
 func (w *Writer) appendChunk(r io.Reader, n int64, mayBeHole bool) (isHole bool, err error) {
 	padded := alignUp(n, BlockSize)
-	b := w.spare[:padded]
+	b, err := w.image.room(int(padded))
+	if err != nil {
+		return false, err
+	}
 	clear(b[n:])
 	if _, err := io.ReadFull(r, b[:n]); err != nil {
 		return false, noEOF(err)
@@ -96,19 +97,24 @@ func (w *Writer) appendChunk(r io.Reader, n int64, mayBeHole bool) (isHole bool,
 		return true, nil
 	}
 	w.next += uint32(padded / BlockSize)
-	return false, w.image.append(b)
+	w.image.take(len(b))
+	return false, nil
 }
 
 func (w *Writer) appendTail(r io.Reader, d *Data) error {
 	if d.tailSize == 0 {
 		return nil
 	}
-	b := w.spare[:d.tailSize]
+	b, err := w.tails.room(d.tailSize)
+	if err != nil {
+		return err
+	}
 	if _, err := io.ReadFull(r, b); err != nil {
 		return noEOF(err)
 	}
 	d.tail = w.tails.end()
-	return w.tails.append(b)
+	w.tails.take(len(b))
+	return nil
 }
 
 // flush writes what is still held in memory.
@@ -157,18 +163,21 @@ type appender struct {
 
 func (a *appender) end() int64 { return a.offset + int64(len(a.buffer)) }
 
-func (a *appender) append(b []byte) error {
+// room gives the place of the next n bytes, at most limit, until take says how many of
+// them are there.
+func (a *appender) room(n int) ([]byte, error) {
 	if a.buffer == nil {
 		a.buffer = make([]byte, 0, a.limit)
 	}
-	if len(a.buffer)+len(b) > a.limit {
+	if len(a.buffer)+n > a.limit {
 		if err := a.flush(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	a.buffer = append(a.buffer, b...)
-	return nil
+	return a.buffer[len(a.buffer) : len(a.buffer)+n], nil
 }
+
+func (a *appender) take(n int) { a.buffer = a.buffer[:len(a.buffer)+n] }
 
 func (a *appender) flush() error {
 	if len(a.buffer) == 0 {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/micropod/micropod/internal/erofs"
 )
+
+const maxRunning = 8 // layers decompressed at once, and again as many waiting to be read
 
 // run converts the open blobs into the open image file and makes that durable.
 func (c *conversion) run(ctx context.Context) (Result, error) {
@@ -54,50 +57,71 @@ func imageUUID(diffIDs []digest.Digest) (id [16]byte) {
 	return id
 }
 
-// ingestAll reads the layers, bottom first, into image and t. While one is read the next
-// ones are decompressed ahead, one for each processor, as far as memory is granted.
+// ingestAll reads the layers, bottom first, into image and t, while the next ones are
+// being decompressed.
 func (c *conversion) ingestAll(ctx context.Context, image *erofs.Writer, t *tree) ([]digest.Digest, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	ahead := min(max(2, runtime.GOMAXPROCS(0)), 8)
 	shared := &budget{limits: c.limits}
-	meter := newMeter(c.sizes, c.progress)
-	pool := &chunkPool{}
-	var pumps []*pump
-	next := 0
+	pumps := c.startPumps(ctx, shared, newMeter(c.sizes, c.progress))
 	defer func() {
 		cancel()
-		for _, p := range pumps[next:] {
+		for p := range pumps {
 			p.close()
 		}
 	}()
 	diffIDs := make([]digest.Digest, len(c.blobs))
 	for i := range c.blobs {
-		for len(pumps) < min(i+ahead, len(c.blobs)) {
-			pumps = append(pumps, c.startPump(ctx, len(pumps), pool, aheadBytes/chunkSize/ahead, shared, meter))
+		p, ok := <-pumps
+		if !ok {
+			return nil, ctx.Err()
 		}
-		if err := c.ingest(ctx, i, pumps[i], image, t, shared); err != nil {
+		err := c.ingest(ctx, i, p, image, t, shared)
+		p.close()
+		if err != nil {
 			return nil, &LayerError{Index: i, Err: corrupt(err)}
 		}
-		diffIDs[i] = pumps[i].digest()
-		pumps[i].close()
-		next++
+		diffIDs[i] = p.digest()
 	}
 	return diffIDs, nil
 }
 
+// startPumps decompresses the layers in their order, as many at once as there are
+// processors, and gives the pumps in that order. The channel is closed behind the last,
+// or soon after ctx is cancelled; the receiver closes the pumps.
+func (c *conversion) startPumps(ctx context.Context, shared *budget, m *meter) <-chan *pump {
+	pool := newChunkPool(extraChunks)
+	running := make(chan struct{}, min(max(2, runtime.GOMAXPROCS(0)), maxRunning))
+	// Bounded, for pumps of layers that are decompressed whole still hold chunks.
+	pumps := make(chan *pump, maxRunning)
+	go func() {
+		defer close(pumps)
+		for i := range c.blobs {
+			select {
+			case running <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			pumps <- c.startPump(ctx, i, pool, shared, m, func() { <-running })
+		}
+	}()
+	return pumps
+}
+
 // startPump begins to decompress one layer.
-func (c *conversion) startPump(ctx context.Context, i int, pool *chunkPool, chunks int, shared *budget, m *meter) *pump {
-	blob := &meteredReader{file: c.blobs[i], meter: m}
+func (c *conversion) startPump(ctx context.Context, i int, pool *chunkPool, shared *budget, m *meter, ended func()) *pump {
+	blob := &meteredReader{meter: m}
 	var uncompressed int64
-	return startPump(ctx, pool, chunks,
-		func() (io.ReadCloser, error) { return decompress(blob) },
-		func(n int) error {
+	return startPump(ctx, pool, source{
+		open: func() (io.ReadCloser, error) { return c.unpack(ctx, i, blob) },
+		check: func(n int) error {
 			uncompressed += int64(n)
 			if err := shared.takeBytes(int64(n)); err != nil {
 				return err
 			}
 			return shared.checkRatio(uncompressed, blob.read)
-		})
+		},
+		ended: ended,
+	})
 }
 
 // ingest reads one layer to its end and applies it.
@@ -107,7 +131,7 @@ func (c *conversion) ingest(ctx context.Context, i int, p *pump, image *erofs.Wr
 		return err
 	}
 	// The digest is of all that the blob holds, also behind the end of the tar.
-	if _, err := io.Copy(io.Discard, p); err != nil {
+	if err := p.drain(); err != nil {
 		return err
 	}
 	if got, want := p.digest(), c.diffIDs[i]; want != "" && got != want {
@@ -172,22 +196,13 @@ func isSparse(h *tar.Header) bool {
 
 // hashFile reads f from its start.
 func hashFile(ctx context.Context, f *os.File) (digest.Digest, error) {
-	h := sha256.New()
-	buffer := make([]byte, 1<<20)
-	for offset := int64(0); ; {
-		n, err := f.ReadAt(buffer, offset)
-		h.Write(buffer[:n])
-		offset += int64(n)
-		if err == io.EOF {
-			return digest.NewDigest(digest.SHA256, h), nil
-		}
-		if err != nil {
-			return "", err
-		}
-		if ctx.Err() != nil {
-			return "", ctx.Err()
-		}
+	whole := io.NewSectionReader(f, 0, math.MaxInt64)
+	p := startPump(ctx, newChunkPool(0), source{open: func() (io.ReadCloser, error) { return io.NopCloser(whole), nil }})
+	defer p.close()
+	if err := p.drain(); err != nil {
+		return "", err
 	}
+	return p.digest(), nil
 }
 
 // meter adds up what is read from all blobs.

@@ -13,115 +13,97 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-const (
-	chunkSize = 256 << 10 // bytes
-	// aheadBytes is how much may lie decompressed in memory, of all layers of a conversion.
-	aheadBytes = 64 << 20
-)
-
 // pump reads ahead of its reader: one goroutine decompresses, a second hashes, the
 // caller of Read parses. Each chunk goes round the three.
 type pump struct {
-	free, filled, hashed chan *chunk
-	pool                 *chunkPool
-	taken, limit         int // chunks
-	stop                 chan struct{}
-	running              sync.WaitGroup
-	hash                 hash.Hash
-	current              *chunk
-	rest                 []byte // of current, unread
+	source  source
+	pool    *chunkPool
+	own     int         // chunks of its own made so far
+	free    chan *chunk // of its own
+	filled  chan *chunk
+	hashed  chan *chunk
+	stop    chan struct{}
+	running sync.WaitGroup
+	hash    hash.Hash
+	current *chunk
+	rest    []byte // of current, unread
 }
 
-// chunk is a stretch of the stream, with the error that ended it if it is the last.
-type chunk struct {
-	buffer [chunkSize]byte
-	n      int
-	err    error
+// source is what a pump reads.
+type source struct {
+	open  func() (io.ReadCloser, error) // called once, by the pump
+	check func(n int) error             // shown the size of every chunk; its error ends the stream. May be nil
+	ended func()                        // called once no more is read. May be nil
 }
 
-// chunkPool keeps the chunks that one pump no longer needs for the next. Safe for
-// concurrent use.
-type chunkPool struct {
-	mu    sync.Mutex
-	spare []*chunk
-}
-
-func (p *chunkPool) get() *chunk {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.spare) == 0 {
-		return new(chunk)
-	}
-	c := p.spare[len(p.spare)-1]
-	p.spare = p.spare[:len(p.spare)-1]
-	return c
-}
-
-func (p *chunkPool) put(c *chunk) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.spare = append(p.spare, c)
-}
-
-// startPump begins to read what open gives, at most limit chunks ahead. Every chunk's
-// size is first shown to check, whose error ends the stream. The caller must call close,
-// which waits for the goroutines.
-func startPump(ctx context.Context, pool *chunkPool, limit int, open func() (io.ReadCloser, error), check func(n int) error) *pump {
+// startPump begins to read a source. The caller must call close, which waits for the
+// goroutines.
+func startPump(ctx context.Context, pool *chunkPool, s source) *pump {
+	places := ownChunks + cap(pool.extra) // more chunks there are not, so sending never blocks
 	p := &pump{
-		free:   make(chan *chunk, limit),
-		filled: make(chan *chunk, limit),
-		hashed: make(chan *chunk, limit),
+		source: s,
 		pool:   pool,
-		limit:  limit,
+		free:   make(chan *chunk, ownChunks),
+		filled: make(chan *chunk, places),
+		hashed: make(chan *chunk, places),
 		stop:   make(chan struct{}),
 		hash:   sha256.New(),
 	}
 	p.running.Add(2)
-	go p.fill(ctx, open, check)
+	go p.fill(ctx)
 	go p.sum()
 	return p
 }
 
-func (p *pump) fill(ctx context.Context, open func() (io.ReadCloser, error), check func(n int) error) {
+func (p *pump) fill(ctx context.Context) {
 	defer p.running.Done()
+	if p.source.ended != nil {
+		defer p.source.ended()
+	}
 	defer close(p.filled)
-	src, err := open()
+	src, err := p.source.open()
 	if err != nil {
 		c := p.take()
-		c.n, c.err = 0, err
+		c.err = err
 		p.filled <- c
 		return
 	}
 	defer src.Close()
 	for c := p.take(); c != nil; c = p.take() {
 		c.n, c.err = readFull(src, c.buffer[:])
-		if err := check(c.n); err != nil {
-			c.err = err
+		if p.source.check != nil {
+			if err := p.source.check(c.n); err != nil {
+				c.err = err
+			}
 		}
 		if ctx.Err() != nil {
 			c.err = ctx.Err()
 		}
-		p.filled <- c // never blocks: there are no more chunks than places
-		if c.err != nil {
+		ended := c.err != nil
+		p.filled <- c
+		if ended {
 			return
 		}
 	}
 }
 
-// take gives a chunk to fill, or nil when the pump is being closed.
+// take gives a chunk to fill, or nil when the pump is being closed. The first never
+// waits.
 func (p *pump) take() *chunk {
 	select {
 	case c := <-p.free:
 		return c
 	default:
 	}
-	if p.taken < p.limit {
-		p.taken++
-		return p.pool.get()
+	if p.own < ownChunks {
+		p.own++
+		return p.pool.get(false)
 	}
 	select {
 	case c := <-p.free:
 		return c
+	case <-p.pool.extra:
+		return p.pool.get(true)
 	case <-p.stop:
 		return nil
 	}
@@ -150,21 +132,49 @@ func (p *pump) sum() {
 // Read gives the uncompressed bytes.
 func (p *pump) Read(b []byte) (int, error) {
 	for len(p.rest) == 0 {
-		if p.current != nil {
-			if p.current.err != nil {
-				return 0, p.current.err
-			}
-			p.free <- p.current
+		if err := p.advance(); err != nil {
+			return 0, err
 		}
-		p.current = <-p.hashed
-		p.rest = p.current.buffer[:p.current.n]
 	}
 	n := copy(b, p.rest)
 	p.rest = p.rest[n:]
 	return n, nil
 }
 
-// digest is that of all bytes, once Read has given io.EOF.
+// advance gives the current chunk up for the next, or says what ended the stream.
+func (p *pump) advance() error {
+	if p.current != nil {
+		if p.current.err != nil {
+			return p.current.err
+		}
+		p.release(p.current)
+	}
+	p.current = <-p.hashed
+	p.rest = p.current.buffer[:p.current.n]
+	return nil
+}
+
+// release lets a chunk be filled again, by whichever pump it belongs to next.
+func (p *pump) release(c *chunk) {
+	if c.lent {
+		p.pool.put(c)
+		return
+	}
+	p.free <- c
+}
+
+// drain reads to the end without looking.
+func (p *pump) drain() error {
+	for {
+		if err := p.advance(); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// digest is that of all bytes, once Read or drain has come to their end.
 func (p *pump) digest() digest.Digest { return digest.NewDigest(digest.SHA256, p.hash) }
 
 // close ends the stream wherever it is.
