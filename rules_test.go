@@ -72,18 +72,21 @@ var mayImport = map[string]string{
 	"cmd/micropod":       "cli",
 	"cmd/micropodd":      "*", // the only place where parts are wired
 	"cmd/micropod-agent": "agent",
-	"cli":                "api/micropod config version",
-	"server":             "api/micropod machine container image store events doctor config version",
-	"cri":                "machine container image store events network version",
+	// What logs in to registries is the caller's side of images: passwords stay with the caller.
+	"cli": "api/micropod image/credentials image/registry config version",
+	// It tells the errors of the leaves apart, which come up through the core.
+	"server": "api/micropod machine container image store events doctor diskuse config version guest/kernel rootfs vmm",
+	"cri":    "machine container image store events network version",
 	// The core.
-	"container": "api/agent machine guest image store events undo",
-	"machine":   "api/agent vmm guest network rootfs store events undo",
+	"container": "api/agent machine guest image store events undo diskuse",
+	"machine":   "api/agent vmm guest network rootfs store events undo diskuse",
 	// Leaves never import each other or the core, but for what they are made of.
 	"vmm":     "undo",
 	"guest":   "api/agent",
 	"network": "undo",
 	"rootfs":  "erofs",
-	"image":   "",
+	"image":   "diskuse",
+	"diskuse": "",
 	"erofs":   "",
 	"share":   "",
 	"store":   "",
@@ -143,12 +146,18 @@ func TestImportDirection(t *testing.T) {
 		}
 		for _, imported := range p.Imports {
 			to := area(imported)
-			if !isOurs(imported) || to == from || allowed == "*" || slices.Contains(strings.Fields(allowed), to) {
+			if !isOurs(imported) || to == from || allowed == "*" || allows(allowed, to, imported) {
 				continue
 			}
 			t.Errorf("%s imports %s: %s may import nothing but itself and [%s] (docs/design.md, Folders)", p.ImportPath, imported, from, allowed)
 		}
 	}
+}
+
+// allows finds an area, or one package of it, in a rule.
+func allows(rule, area, imported string) bool {
+	words := strings.Fields(rule)
+	return slices.Contains(words, area) || slices.Contains(words, strings.TrimPrefix(imported, "internal/"))
 }
 
 // forbiddenDeps are edges that must not exist over any number of steps, with the reason.

@@ -348,8 +348,7 @@ func TestRemoveByForceCutsAStart(t *testing.T) {
 		_, err := w.Remove(context.Background(), i.ID, true)
 		removed <- err
 	}()
-	time.Sleep(10 * time.Millisecond) // so that the removal has most likely interrupted; it must work either way
-	close(release)
+	close(release) // before or after the removal interrupts: it must work either way
 	if err := <-started; err != nil && !errors.Is(err, container.ErrInterrupted) {
 		t.Errorf("the start ended with %v", err)
 	}
@@ -385,7 +384,6 @@ func TestWhoWaitsForAStartIsToldOfTheRemoval(t *testing.T) {
 		_, err := w.Wait(context.Background(), i.ID, "")
 		waited <- err
 	}()
-	time.Sleep(5 * time.Millisecond)
 	if _, err := w.Remove(w.soon(), i.ID, false); err != nil {
 		t.Fatal(err)
 	}

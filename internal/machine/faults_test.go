@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/internal/vmm"
-	"github.com/micropod/micropod/internal/vmm/fake"
+	"github.com/micropod/micropod/internal/vmm/enginetest"
 )
 
 func TestBootLimitAndDeadGuest(t *testing.T) {
@@ -61,7 +61,7 @@ func (w *world) startAside(ctx context.Context, id string) <-chan error {
 	}
 }
 
-func (w *world) onlyVMM() *fake.VMM {
+func (w *world) onlyVMM() *enginetest.VMM {
 	w.t.Helper()
 	for _, v := range w.host.All() {
 		return v

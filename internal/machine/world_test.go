@@ -15,7 +15,7 @@ import (
 
 	"github.com/micropod/micropod/internal/store"
 	"github.com/micropod/micropod/internal/vmm"
-	"github.com/micropod/micropod/internal/vmm/fake"
+	"github.com/micropod/micropod/internal/vmm/enginetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	*Service
 	t      *testing.T
-	host   *fake.Host
+	host   *enginetest.Host
 	dir    string
 	db     *store.DB
 	adjust func(*Config)
@@ -32,7 +32,7 @@ type world struct {
 
 func newWorld(t *testing.T, adjust func(*Config)) *world {
 	t.Helper()
-	w := &world{t: t, host: fake.NewHost(), dir: t.TempDir(), adjust: adjust}
+	w := &world{t: t, host: enginetest.NewHost(), dir: t.TempDir(), adjust: adjust}
 	w.open()
 	t.Cleanup(func() {
 		w.host.SetTrouble(nil)
@@ -58,7 +58,7 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	c := Config{
-		Engines: []vmm.Engine{fake.Engine{Host: w.host, Called: "fake"}, fake.Engine{Host: w.host, Called: "other"}},
+		Engines: []vmm.Engine{enginetest.Engine{Host: w.host, Called: "fake"}, enginetest.Engine{Host: w.host, Called: "other"}},
 		DB:      db,
 		Boot:    fakeBoot{dir: w.dir},
 		MakeDisk: func(_ context.Context, path string, size int64) error {

@@ -29,12 +29,12 @@ import (
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/store"
 	"github.com/micropod/micropod/internal/vmm"
-	"github.com/micropod/micropod/internal/vmm/fake"
+	"github.com/micropod/micropod/internal/vmm/enginetest"
 )
 
 // world is a server on a unix socket above fake machines and a real image store, and a client of it.
 type world struct {
-	host     *fake.Host
+	host     *enginetest.Host
 	owned    *owned
 	server   *Server
 	machines *machine.Service
@@ -93,14 +93,14 @@ func (b bootFiles) Boot(context.Context, string, bool) (machine.Boot, error) {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	dir := t.TempDir()
-	w := &world{host: fake.NewHost(), owned: &owned{}, socket: filepath.Join(dir, "sock")}
+	w := &world{host: enginetest.NewHost(), owned: &owned{}, socket: filepath.Join(dir, "sock")}
 	bus := new(events.Bus)
 	db, err := store.Open(filepath.Join(dir, "state.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.machines, err = machine.New(machine.Config{
-		Engines:  []vmm.Engine{fake.Engine{Host: w.host, Called: "fake"}},
+		Engines:  []vmm.Engine{enginetest.Engine{Host: w.host, Called: "fake"}},
 		DB:       db,
 		Boot:     bootFiles{dir},
 		MakeDisk: func(_ context.Context, path string, _ int64) error { return os.WriteFile(path, nil, 0o600) },

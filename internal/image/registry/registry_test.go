@@ -211,7 +211,7 @@ func TestManifest(t *testing.T) {
 		{"silent", "latest", func(_ int, w http.ResponseWriter) {
 			w.Write([]byte("{"))
 			w.(http.Flusher).Flush()
-			time.Sleep(time.Second) // longer than the stall time
+			<-time.After(time.Second) // a server that says nothing for longer than the stall time
 		}, errStalled, ""},
 		{"cut", "latest", func(n int, w http.ResponseWriter) {
 			w.Header().Set("Content-Length", "100")

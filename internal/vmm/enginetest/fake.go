@@ -1,10 +1,10 @@
 // Copyright The micropod Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package fake is an engine without virtual machines, for tests of what stands above
+// Package enginetest is an engine without virtual machines, for tests of what stands above
 // engines: VMMs are entries in a Host, guests are goroutines that speak the real guest
 // channel and answer Hello, Identify and Shutdown. Only tests import it.
-package fake
+package enginetest
 
 import (
 	"context"

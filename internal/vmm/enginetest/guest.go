@@ -1,7 +1,7 @@
 // Copyright The micropod Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package fake
+package enginetest
 
 import (
 	"context"
