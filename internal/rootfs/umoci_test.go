@@ -38,7 +38,7 @@ func unpackByUmoci(t testing.TB, tars [][]byte) string {
 	}
 	dir := t.TempDir()
 	layout := filepath.Join(dir, "layout")
-	writeLayout(t, layout, tars)
+	writeLayout(t, layout, tars, v1.MediaTypeImageLayerGzip, gzipped)
 	bundle := filepath.Join(dir, "bundle")
 	out, err := exec.Command("umoci", "unpack", "--image", layout+":latest", bundle).CombinedOutput()
 	if err != nil {
@@ -47,8 +47,8 @@ func unpackByUmoci(t testing.TB, tars [][]byte) string {
 	return filepath.Join(bundle, "rootfs")
 }
 
-// writeLayout writes an OCI layout with one image of gzip layers, tagged latest.
-func writeLayout(t testing.TB, dir string, tars [][]byte) {
+// writeLayout writes an OCI layout with one image of compressed layers, tagged latest.
+func writeLayout(t testing.TB, dir string, tars [][]byte, mediaType string, compress func(testing.TB, []byte) []byte) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func writeLayout(t testing.TB, dir string, tars [][]byte) {
 	manifest := v1.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: v1.MediaTypeImageManifest}
 	for _, b := range tars {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(b))
-		manifest.Layers = append(manifest.Layers, blob(v1.MediaTypeImageLayerGzip, gzipped(t, b)))
+		manifest.Layers = append(manifest.Layers, blob(mediaType, compress(t, b)))
 	}
 	manifest.Config = blob(v1.MediaTypeImageConfig, marshal(t, config))
 	top := blob(v1.MediaTypeImageManifest, marshal(t, manifest))
