@@ -63,6 +63,7 @@ func runAttach(ctx context.Context, a *app, o *attachOptions, name string) error
 		streams: attached{in: in, out: true, err: true},
 	}
 	if o.sigProxy {
+		f.proxied = true
 		signals := newSignalProxy(a, callOff)
 		defer signals.end()
 		f.onStart = signals.whenRunning(true, container.Id)

@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,32 +40,31 @@ type attachment struct {
 	stderr io.Writer
 	resize <-chan *v1.WindowSize
 	credit inputCredit
-	// opened is called once, as soon as the streams stand. An error ends the attachment.
+	// ownStart says that the process began while we were attached: output begins at its first byte,
+	// also for a connection made later. opened sets it; wasStarted looks again after a lost connection.
+	ownStart   bool
+	wasStarted func(ctx context.Context) bool // nil: it is not ours to start
+	// opened is called as soon as the streams stand, on each connection until it succeeded.
+	// Its error ends the attachment, unless it is that the daemon went away.
 	opened func(ctx context.Context, tty bool) error
 }
 
 // run carries bytes until the process ends, and says how. It returns
 // errDetached when the user leaves before.
 func (a *attachment) run(ctx context.Context) (*v1.Exit, error) {
-	var lost time.Time
+	lost := patience{limit: reconnectFor}
 	for {
 		exit, progress, err := a.runOnce(ctx)
 		if err == nil || !daemonGone(err) || ctx.Err() != nil {
 			return exit, err
 		}
-		if progress || lost.IsZero() {
-			lost = time.Now()
-		}
-		if time.Since(lost) > reconnectFor {
-			return nil, fmt.Errorf("reconnecting to the daemon: %w", err)
-		}
-		select {
-		case <-time.After(reconnectPause):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if err := a.app.reconnect(ctx); err != nil {
+		if err := lost.wait(ctx, a.app, progress, err); err != nil {
 			return nil, err
+		}
+		a.ownStart = a.ownStart || a.wasStarted != nil && a.wasStarted(ctx)
+		if a.ownStart {
+			a.open.StdoutOffset = cmp.Or(a.open.StdoutOffset, new(uint64))
+			a.open.StderrOffset = cmp.Or(a.open.StderrOffset, new(uint64))
 		}
 	}
 }
@@ -75,10 +75,16 @@ func daemonGone(err error) bool {
 		return d.Code == "shutting_down" // it let go of the process, the next daemon takes it up
 	}
 	var remote *connect.Error
-	if errors.As(err, &remote) {
-		return remote.Code() == connect.CodeUnavailable || remote.Code() == connect.CodeCanceled || remote.Code() == connect.CodeUnknown
+	if !errors.As(err, &remote) {
+		return errors.Is(err, io.ErrUnexpectedEOF)
 	}
-	return errors.Is(err, io.ErrUnexpectedEOF)
+	switch remote.Code() {
+	case connect.CodeUnavailable, connect.CodeCanceled:
+		return true
+	case connect.CodeUnknown, connect.CodeInternal, connect.CodeInvalidArgument:
+		return !connect.IsWireError(remote) // a message that ends in its middle has one of these
+	}
+	return false
 }
 
 // runOnce is one connection. progress tells that the daemon answered on it.
@@ -87,6 +93,10 @@ func (a *attachment) runOnce(ctx context.Context) (exit *v1.Exit, progress bool,
 	defer cancel(nil)
 	stream := &sender{stream: a.app.client.containers.Attach(ctx)}
 	defer stream.close()
+	// While net/http waits for more of the request's body it does not look at ctx: a silent
+	// process would hold Receive for ever.
+	stop := context.AfterFunc(ctx, func() { _ = stream.stream.CloseRequest() })
+	defer stop()
 	if err := stream.send(&v1.AttachRequest{Message: &v1.AttachRequest_Open{Open: a.open}}); err != nil {
 		return nil, false, receiveError(stream.stream, err)
 	}
@@ -128,13 +138,13 @@ func (a *attachment) runOnce(ctx context.Context) (exit *v1.Exit, progress bool,
 // begin starts what flows towards the process.
 func (a *attachment) begin(ctx context.Context, o *v1.AttachOpened, stream *sender, senders *sync.WaitGroup, cancel context.CancelCauseFunc) error {
 	if a.opened != nil {
-		opened := a.opened
-		a.opened = nil
 		// The container may write before Start answers: reading must go on meanwhile.
 		senders.Go(func() {
-			if err := opened(ctx, o.Tty); err != nil {
+			if err := a.opened(ctx, o.Tty); err != nil {
 				cancel(err)
+				return
 			}
+			a.opened = nil // read by the next connection, which begins after senders.Wait
 		})
 	}
 	if a.stdin != nil {

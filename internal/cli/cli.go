@@ -68,6 +68,8 @@ The daemon, micropodd, is started when it does not run yet.`,
 	root.SetVersionTemplate("micropod version {{.Version}}\n")
 	root.SetFlagErrorFunc(usageFailure)
 	root.CompletionOptions.HiddenDefaultCmd = false
+	root.SetHelpCommandGroupID("machines")
+	root.SetCompletionCommandGroupID("machines")
 	a.config.AddFlags(root.PersistentFlags())
 	addVerbs(root, a)
 	return root

@@ -67,13 +67,12 @@ func (a *app) connect(ctx context.Context) (*client, error) {
 	return a.client, nil
 }
 
-// reconnect makes sure, after a lost connection, that a daemon listens again.
-func (a *app) reconnect(ctx context.Context) error { return a.ensureDaemon(ctx) }
-
 // daemonError says that there is no daemon to talk to.
 type daemonError struct {
 	err  error
 	hint string
+	// mayComeBack: another runs that daemon, and may be restarting it.
+	mayComeBack bool
 }
 
 func (e *daemonError) Error() string { return e.err.Error() }
@@ -111,9 +110,10 @@ func (a *app) ensureDaemon(ctx context.Context) error {
 		return &daemonError{err: fmt.Errorf("connecting to the daemon: %w", err), hint: "is " + c.Socket() + " the daemon's socket?"}
 	case !c.StartsDaemon():
 		return &daemonError{
-			err:  fmt.Errorf("no daemon listens on %s", c.Socket()),
-			hint: "start micropodd there, or unset MICROPOD_HOST (--host) to have one started here",
+			err:         fmt.Errorf("no daemon listens on %s", c.Socket()),
+			hint:        "start micropodd there, or unset MICROPOD_HOST (--host) to have one started here",
+			mayComeBack: true,
 		}
 	}
-	return startDaemon(ctx, c, a.err)
+	return (&daemonStart{config: c, notes: a.err, limit: daemonStartLimit}).run(ctx)
 }

@@ -25,16 +25,25 @@ const (
 	// machines takes a while on a slow disk.
 	daemonStartLimit = 30 * time.Second
 	daemonPoll       = 5 * time.Millisecond
+	lockPoll         = 20 * time.Millisecond
 	daemonLogTail    = 2 << 10
 )
 
-// startDaemon starts micropodd in a session and cgroup of its own and returns when it
-// listens. Of several command lines at once one starts it; the others wait.
-func startDaemon(ctx context.Context, c *config.Config, notes io.Writer) error {
+// daemonStart starts micropodd in a session and cgroup of its own.
+type daemonStart struct {
+	config *config.Config
+	notes  io.Writer     // told when it takes a while
+	limit  time.Duration // how long it may take to listen
+	log    daemonLog
+}
+
+// run returns when the daemon listens. Of several command lines at once one starts it; the others wait.
+func (s *daemonStart) run(ctx context.Context) error {
+	c := s.config
 	if err := os.MkdirAll(c.RunDir, 0o711); err != nil {
 		return &daemonError{err: fmt.Errorf("creating %s: %w", c.RunDir, err), hint: "run as root, or choose another folder with MICROPOD_RUN_DIR"}
 	}
-	unlock, err := lockFile(filepath.Join(c.RunDir, "micropodd.lock"))
+	unlock, err := lockFile(ctx, filepath.Join(c.RunDir, "micropodd.lock"))
 	if err != nil {
 		return &daemonError{err: err, hint: "run as root, or choose another folder with MICROPOD_RUN_DIR"}
 	}
@@ -46,23 +55,29 @@ func startDaemon(ctx context.Context, c *config.Config, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	log := filepath.Join(c.RunDir, "micropodd.log")
-	command, err := spawnDaemon(binary, log, c)
+	command, err := s.spawn(binary)
 	if err != nil {
 		return &daemonError{err: fmt.Errorf("starting %s: %w", binary, err)}
 	}
-	return awaitDaemon(ctx, command, c.Socket(), log, notes)
+	return s.await(ctx, command)
 }
 
-func lockFile(path string) (unlock func(), err error) {
+// lockFile waits for an exclusive lock.
+func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the daemon's lock: %w", err)
 	}
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EWOULDBLOCK) {
 			break
+		}
+		select {
+		case <-time.After(lockPoll):
+		case <-ctx.Done():
+			_ = f.Close()
+			return nil, ctx.Err()
 		}
 	}
 	if err != nil {
@@ -83,20 +98,24 @@ func daemonBinary() (string, error) {
 	path, err := exec.LookPath("micropodd")
 	if err != nil {
 		return "", &daemonError{
-			err:  errors.New("no daemon runs, and micropodd is neither beside micropod nor in PATH"),
+			err:  errors.New("micropodd is neither beside micropod nor in PATH"),
 			hint: "install micropodd beside micropod",
 		}
 	}
 	return path, nil
 }
 
-func spawnDaemon(binary, logPath string, c *config.Config) (*exec.Cmd, error) {
-	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+func (s *daemonStart) spawn(binary string) (*exec.Cmd, error) {
+	s.log.path = filepath.Join(s.config.RunDir, "micropodd.log")
+	log, err := os.OpenFile(s.log.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	command := exec.Command(binary, c.DaemonArgs()...)
+	if s.log.before, err = log.Seek(0, io.SeekEnd); err != nil {
+		return nil, err
+	}
+	command := exec.Command(binary, s.config.DaemonArgs()...)
 	command.Dir = "/"
 	command.Stdout, command.Stderr = log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -127,11 +146,12 @@ func daemonCgroup() *os.File {
 	return f
 }
 
-// awaitDaemon returns when the daemon listens, or with its last words when it ended.
-func awaitDaemon(ctx context.Context, command *exec.Cmd, socket, log string, notes io.Writer) error {
+// await returns when the daemon listens, or with its last words when it ended.
+func (s *daemonStart) await(ctx context.Context, command *exec.Cmd) error {
+	socket := s.config.Socket()
 	ended := make(chan error, 1)
 	go func() { ended <- command.Wait() }()
-	limit := time.NewTimer(daemonStartLimit)
+	limit := time.NewTimer(s.limit)
 	defer limit.Stop()
 	slow := time.NewTimer(time.Second)
 	defer slow.Stop()
@@ -144,16 +164,16 @@ func awaitDaemon(ctx context.Context, command *exec.Cmd, socket, log string, not
 				return nil
 			}
 		case <-slow.C:
-			fmt.Fprintln(notes, "starting micropodd ...")
+			fmt.Fprintln(s.notes, "starting micropodd ...")
 		case err := <-ended:
 			return &daemonError{
-				err:  fmt.Errorf("micropodd ended at once (%v)%s", err, lastWords(log)),
-				hint: "its log is " + log,
+				err:  fmt.Errorf("micropodd ended at once (%v)%s", err, s.log.lastWords()),
+				hint: "its log is " + s.log.path,
 			}
 		case <-limit.C:
 			return &daemonError{
-				err:  fmt.Errorf("micropodd does not listen on %s after %s%s", socket, daemonStartLimit, lastWords(log)),
-				hint: "its log is " + log,
+				err:  fmt.Errorf("micropodd does not listen on %s after %s%s", socket, s.limit, s.log.lastWords()),
+				hint: "its log is " + s.log.path,
 			}
 		case <-ctx.Done():
 			return ctx.Err()
@@ -161,17 +181,24 @@ func awaitDaemon(ctx context.Context, command *exec.Cmd, socket, log string, not
 	}
 }
 
-// lastWords quotes the end of the daemon's log.
-func lastWords(path string) string {
-	f, err := os.Open(path)
+// daemonLog is where a daemon that we start writes, behind those before it.
+type daemonLog struct {
+	path   string
+	before int64 // bytes of earlier ones
+}
+
+// lastWords quotes the end of what this daemon wrote.
+func (l daemonLog) lastWords() string {
+	f, err := os.Open(l.path)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Size() > daemonLogTail {
-		_, _ = f.Seek(-daemonLogTail, io.SeekEnd)
+	from := l.before
+	if info, err := f.Stat(); err == nil {
+		from = max(from, info.Size()-daemonLogTail)
 	}
-	tail, _ := io.ReadAll(io.LimitReader(f, daemonLogTail))
+	tail, _ := io.ReadAll(io.NewSectionReader(f, from, daemonLogTail))
 	lines := strings.Split(strings.TrimSpace(string(tail)), "\n")
 	if last := lines[len(lines)-1]; last != "" {
 		return ": " + last

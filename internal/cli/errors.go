@@ -19,12 +19,22 @@ import (
 
 // Exit codes beside those of the container's own process. They are Docker's.
 const (
-	exitFailure    = 1   // a verb failed
-	exitDaemon     = 125 // run, create, exec, start -a: micropod itself failed
-	exitNotInvoked = 126 // the command cannot be invoked
-	exitNotFound   = 127 // the command was not found
-	exitSignal     = 128 // plus the signal's number
+	exitFailure = 1   // a verb failed
+	exitDaemon  = 125 // a runLike verb failed; the daemon's ErrorDetail tells when it is 126 or 127
+	exitSignal  = 128 // plus the signal's number
 )
+
+// exitCodes is the table of docs/cli.md.
+var exitCodes = []struct{ code, of, means string }{
+	{"0", "every verb", "it did what was asked for"},
+	{"1", "every verb but those below", "it failed; of several targets, at least one"},
+	{"1", "doctor", "machines cannot run here"},
+	{"0-255", "run, exec, attach, start -a", "the exit code of the container's process"},
+	{"125", "run, create, exec, attach, start -a", "micropod itself failed: the process did not run, or its end is not known"},
+	{"126", "run, exec, start -a", "the command is there and cannot be invoked"},
+	{"127", "run, exec, start -a", "the command was not found"},
+	{"128+n", "run, exec, attach, start -a", "signal n ended the process, or the command before the process ran (130: Ctrl-C)"},
+}
 
 // runLike marks the verbs whose own failures exit with 125, since lower
 // codes are the container's.
@@ -104,12 +114,20 @@ func describe(err error) failure {
 	}
 	var remote *connect.Error
 	if errors.As(err, &remote) {
-		return failure{Code: remote.Code().String(), Message: remote.Message()}
+		return failure{Code: remote.Code().String(), Message: remote.Message(), Remediation: lostMend(remote)}
 	}
 	if errors.Is(err, context.Canceled) {
 		return failure{Code: "canceled", Message: "canceled"}
 	}
 	return failure{Code: "failed", Message: err.Error()}
+}
+
+// lostMend is what to do when the daemon went away in the middle of a call.
+func lostMend(err *connect.Error) string {
+	if connect.IsWireError(err) && err.Code() != connect.CodeUnavailable || !daemonGone(err) {
+		return ""
+	}
+	return "the daemon ended or was restarted: try again; RUN_DIR/micropodd.log tells why"
 }
 
 // errorDetail is what the daemon said for programs, or nil.
@@ -130,12 +148,13 @@ func errorDetail(err error) *v1.ErrorDetail {
 	return nil
 }
 
+// wantsJSON: who asked for JSON gets failures as JSON. Where it is the default, people are told in words.
 func wantsJSON(c *cobra.Command) bool {
 	if c == nil {
 		return false
 	}
 	f := c.Flags().Lookup("format")
-	return f != nil && f.Value.String() == "json"
+	return f != nil && f.Changed && f.Value.String() == "json"
 }
 
 // each does something to every target, prints the names of those done and

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -17,16 +18,18 @@ import (
 // foreground is a process joined to this terminal until it ends: run, start
 // -a, attach and exec differ only in these fields.
 type foreground struct {
-	app         *app
-	container   string
-	exec        string // "": the container's first process
-	streams     attached
-	tty         bool
-	keys        []byte // that detach; only with a terminal
-	fromStart   bool   // output from its first byte, else from now on
-	start       bool   // start the container once the streams stand
-	onStart     func() // called when the process runs
-	failedStart bool   // set by run
+	app       *app
+	container string
+	exec      string // "": the container's first process
+	streams   attached
+	tty       bool
+	keys      []byte      // that detach; only with a terminal
+	fromStart bool        // output from its first byte, else from now on
+	start     bool        // start the container once the streams stand
+	onStart   func()      // called when the process runs
+	proxied   bool        // signals go to the container rather than to this process
+	lastStart time.Time   // of the container, before ours; zero: none
+	joined    *attachment // set by run
 }
 
 // run returns nil or the process's end as an exitCode. The terminal is as before in any case.
@@ -35,6 +38,10 @@ func (f *foreground) run(ctx context.Context) error {
 	attachment := &attachment{
 		app: a, stdout: a.out, stderr: a.err, opened: f.opened,
 		open: &v1.AttachOpen{Container: f.container, ExecId: f.exec, Stdin: f.streams.in, Stdout: f.streams.out, Stderr: f.streams.err},
+	}
+	f.joined = attachment
+	if f.start {
+		attachment.wasStarted = f.wasStarted
 	}
 	if f.fromStart {
 		attachment.open.StdoutOffset, attachment.open.StderrOffset = new(uint64), new(uint64)
@@ -53,6 +60,9 @@ func (f *foreground) run(ctx context.Context) error {
 				return fmt.Errorf("setting the terminal to raw mode: %w", err)
 			}
 			defer restore()
+			if !f.proxied {
+				defer restoreBeforeDeath(restore)()
+			}
 			input = &detachReader{r: a.in, keys: f.keys}
 		}
 		attachment.stdin = newInputLog(input)
@@ -71,8 +81,7 @@ func (f *foreground) run(ctx context.Context) error {
 
 func (f *foreground) opened(ctx context.Context, _ bool) error {
 	if f.start {
-		if err := f.app.start(ctx, f.container); err != nil {
-			f.failedStart = true
+		if err := f.startOnce(ctx); err != nil {
 			return err
 		}
 	}
@@ -80,6 +89,23 @@ func (f *foreground) opened(ctx context.Context, _ bool) error {
 		f.onStart()
 	}
 	return nil
+}
+
+// startOnce starts the container, on the first connection or one after it.
+func (f *foreground) startOnce(ctx context.Context) error {
+	if f.joined.ownStart {
+		return nil
+	}
+	err := f.app.start(ctx, f.container)
+	f.joined.ownStart = err == nil
+	return err
+}
+
+// wasStarted tells whether our start succeeded though its answer was lost with the daemon: the
+// container must not run twice.
+func (f *foreground) wasStarted(ctx context.Context) bool {
+	c, err := f.app.container(ctx, f.container)
+	return err == nil && c.StartedAt != nil && !c.StartedAt.AsTime().Equal(f.lastStart)
 }
 
 // ended tells a process's end: its code, and in words what the code alone does not say.

@@ -77,10 +77,10 @@ func instant(t *timestamppb.Timestamp) string {
 	return t.AsTime().UTC().Format(time.RFC3339Nano)
 }
 
-// ago tells how long ago something was, in words.
+// ago tells how long ago something was, in words. An image may not know its time.
 func ago(t *timestamppb.Timestamp) string {
 	if t == nil {
-		return ""
+		return "N/A"
 	}
 	return units.HumanDuration(time.Since(t.AsTime())) + " ago"
 }

@@ -53,7 +53,7 @@ func newImageList(a *app, verb string) *cobra.Command {
 		Example: `  micropod images
   micropod images -q
   micropod images --format '{{.Repository}}:{{.Tag}} {{.Size}}'`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostArgs(1, "one repository at most"),
 		RunE: func(c *cobra.Command, args []string) error { return runImages(c.Context(), a, o, args) },
 	}
 	if verb == "ls" {

@@ -33,6 +33,16 @@ func exactArgs(n int, what string) cobra.PositionalArgs {
 	}
 }
 
+// atMostArgs wants no more than n words.
+func atMostArgs(n int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > n {
+			return exactArgs(n, what)(c, args)
+		}
+		return nil
+	}
+}
+
 // stopFlags are the grace period and signal of stop and restart.
 type stopFlags struct {
 	seconds int

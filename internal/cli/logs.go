@@ -5,8 +5,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"strconv"
 	"time"
 
@@ -71,31 +69,7 @@ func runLogs(ctx context.Context, a *app, o *logsOptions, name string) error {
 		_, err = a.out.Write(answer.Msg.Data)
 		return err
 	}
-	stream, err := client.containers.Logs(ctx, connect.NewRequest(request))
-	if err != nil {
-		return err
-	}
-	defer stream.Close()
-	for stream.Receive() {
-		if err := a.printLog(stream.Msg(), o.timestamps); err != nil {
-			return err
-		}
-	}
-	return stream.Err()
-}
-
-func (a *app) printLog(m *v1.LogsResponse, timestamps bool) error {
-	var w io.Writer = a.out
-	if m.Stderr {
-		w = a.err
-	}
-	if timestamps {
-		if _, err := fmt.Fprintf(w, "%s ", m.Time.AsTime().UTC().Format("2006-01-02T15:04:05.000000000Z")); err != nil {
-			return err
-		}
-	}
-	_, err := w.Write(m.Data)
-	return err
+	return (&logReader{app: a, request: request, timestamps: o.timestamps}).run(ctx)
 }
 
 // timeLayouts are the times that --since and --until take beside durations and Unix seconds.

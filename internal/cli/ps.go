@@ -39,6 +39,7 @@ type containerRow struct {
 	Labels     string
 	Ports      string
 	Machine    string
+	Error      string `json:",omitempty"`
 	labels     map[string]string
 	exit       uint32
 }
@@ -119,8 +120,8 @@ func newContainerRow(c *v1.Container, whole bool) containerRow {
 	}
 	return containerRow{
 		ID: id, Image: c.Image, Command: command, CreatedAt: instant(c.CreatedAt), RunningFor: ago(c.CreatedAt),
-		Status: containerStatus(c), State: containerStateName(c.State), Names: c.Name,
-		Labels: joinLabels(c.Config.GetLabels()), Machine: c.VmId, labels: c.Config.GetLabels(), exit: c.Exit.GetCode(),
+		Status: containerStatus(c, whole), State: containerStateName(c.State), Names: c.Name,
+		Labels: joinLabels(c.Config.GetLabels()), Machine: c.VmId, Error: c.Error, labels: c.Config.GetLabels(), exit: c.Exit.GetCode(),
 	}
 }
 
@@ -129,8 +130,11 @@ func containerStateName(s v1.ContainerState) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "CONTAINER_STATE_"))
 }
 
-// containerStatus is Docker's sentence for a state.
-func containerStatus(c *v1.Container) string {
+// errorWidth is how much of an error a table shows, in letters.
+const errorWidth = 60
+
+// containerStatus is Docker's sentence for a state; whole errors only when asked for.
+func containerStatus(c *v1.Container, whole bool) string {
 	switch c.State {
 	case v1.ContainerState_CONTAINER_STATE_CREATED:
 		return "Created"
@@ -140,6 +144,12 @@ func containerStatus(c *v1.Container) string {
 		return fmt.Sprintf("Exited (%d) %s", c.Exit.GetCode(), ago(c.FinishedAt))
 	}
 	name := containerStateName(c.State)
+	if why := strings.Join(strings.Fields(printable(c.Error)), " "); c.State == v1.ContainerState_CONTAINER_STATE_ERROR && why != "" {
+		if !whole {
+			why = ellipsis(why, errorWidth)
+		}
+		return "Error: " + why
+	}
 	return strings.ToUpper(name[:1]) + name[1:]
 }
 

@@ -87,21 +87,36 @@ func runRun(ctx context.Context, a *app, o *runOptions, config *v1.ContainerConf
 	if err != nil {
 		return calledOff(ctx, err)
 	}
+	started := false
 	if o.detach {
-		if err := a.start(ctx, container.Id); err != nil {
-			a.discard(container, o.autoRemove)
-			return calledOff(ctx, err)
+		err = a.start(ctx, container.Id)
+		if started = err == nil; started {
+			fmt.Fprintln(a.out, container.Id)
 		}
-		fmt.Fprintln(a.out, container.Id)
-		return nil
+	} else {
+		passOn := signals.whenRunning(o.sigProxy, container.Id)
+		f := &foreground{app: a, container: container.Id, streams: streams, tty: o.tty, keys: keys, fromStart: true, start: true}
+		f.proxied = o.sigProxy
+		f.onStart = func() {
+			started = true
+			passOn()
+		}
+		err = f.run(ctx)
 	}
-	f := &foreground{app: a, container: container.Id, streams: streams, tty: o.tty, keys: keys, fromStart: true, start: true}
-	f.onStart = signals.whenRunning(o.sigProxy, container.Id)
-	err = f.run(ctx)
-	if f.failedStart {
-		a.discard(container, o.autoRemove)
+	if !started {
+		o.undo(ctx, a, container)
 	}
 	return calledOff(ctx, err)
+}
+
+// undo removes a container that never ran, when it was to go at its end or the user called it off.
+func (o *runOptions) undo(ctx context.Context, a *app, c *v1.Container) {
+	var by *interrupted
+	called := errors.As(context.Cause(ctx), &by)
+	a.discard(c, o.autoRemove || called)
+	if called && o.cidfile != "" {
+		_ = os.Remove(o.cidfile)
+	}
 }
 
 // calledOff replaces err by the signal that caused it.

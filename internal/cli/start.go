@@ -22,18 +22,22 @@ func newStart(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "start [flags] CONTAINER [CONTAINER...]",
 		Short: "Start containers that do not run",
+		Long: `Start containers that do not run.
+
+With -a or -i the exit code is that of the container's process, and 125 when micropod itself fails.`,
 		Example: `  micropod start web
   micropod start -ai shell`,
 		Args: needArgs(1, "container"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if _, err := a.connect(c.Context()); err != nil {
-				return err
-			}
 			if o.attach || o.interactive {
+				c.Annotations = map[string]string{runLike: "yes"}
 				if len(args) > 1 {
 					return usagef("leave out -a, or start them one by one", "only one container can be attached to")
 				}
 				return runStartAttached(c.Context(), a, o, args[0])
+			}
+			if _, err := a.connect(c.Context()); err != nil {
+				return err
 			}
 			return a.each(c, args, func(name string) (string, error) { return name, a.start(c.Context(), name) })
 		},
@@ -52,6 +56,9 @@ func runStartAttached(ctx context.Context, a *app, o *startOptions, name string)
 	if err != nil {
 		return err
 	}
+	if _, err := a.connect(ctx); err != nil {
+		return err
+	}
 	container, err := a.container(ctx, name)
 	if err != nil {
 		return err
@@ -63,7 +70,10 @@ func runStartAttached(ctx context.Context, a *app, o *startOptions, name string)
 	f := &foreground{
 		app: a, container: container.Id, start: true, tty: container.Config.GetTty(), keys: keys,
 		streams: attached{in: o.interactive && container.Config.GetStdin(), out: true, err: true},
-		onStart: signals.whenRunning(o.sigProxy, container.Id),
+		onStart: signals.whenRunning(o.sigProxy, container.Id), proxied: o.sigProxy,
+	}
+	if container.StartedAt != nil {
+		f.lastStart = container.StartedAt.AsTime()
 	}
 	return calledOff(ctx, f.run(ctx))
 }

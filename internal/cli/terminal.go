@@ -24,6 +24,25 @@ func rawTerminal(f *os.File) (restore func(), err error) {
 	return sync.OnceFunc(func() { _ = term.Restore(int(f.Fd()), state) }), nil
 }
 
+// restoreBeforeDeath lets the signals that end this process do so only after restore. stop ends that.
+func restoreBeforeDeath(restore func()) (stop func()) {
+	deadly, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(deadly, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
+	go func() {
+		select {
+		case s := <-deadly:
+			restore()
+			signal.Reset(s)
+			_ = unix.Kill(os.Getpid(), s.(unix.Signal))
+		case <-done:
+		}
+	}()
+	return sync.OnceFunc(func() {
+		signal.Stop(deadly)
+		close(done)
+	})
+}
+
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
 // windowSize is f's size, or nil when it has none.

@@ -6,6 +6,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -32,7 +33,7 @@ type machineRow struct {
 var machineTable = table{
 	quiet: "{{.ID}}",
 	columns: []column{
-		{"MACHINE ID", "{{.ID}}"}, {"STATE", "{{.State}}"}, {"VCPUS", "{{.VCPUs}}"}, {"MEMORY", "{{.Memory}}"},
+		{"MACHINE ID", "{{.ID}}"}, {"NAME", "{{.Name}}"}, {"STATE", "{{.State}}"}, {"VCPUS", "{{.VCPUs}}"}, {"MEMORY", "{{.Memory}}"},
 		{"ENGINE", "{{.Engine}}"}, {"PID", "{{.Pid}}"}, {"CREATED", "{{.CreatedSince}}"},
 	},
 }
@@ -42,11 +43,12 @@ func newVMList(a *app) *cobra.Command {
 	var filters []string
 	c := &cobra.Command{
 		Use: "ls [flags]", Aliases: []string{"list", "ps"},
-		Short:   "List machines",
-		Example: `  micropod vm ls --format json`,
-		Args:    exactArgs(0, "no words, only flags"),
+		Short: "List machines",
+		Example: `  micropod vm ls
+  micropod vm ls --filter status=running --format json`,
+		Args: exactArgs(0, "no words, only flags"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := parseFilters(filters, "label")
+			set, err := parseFilters(filters, "id", "name", "label", "status")
 			if err != nil {
 				return err
 			}
@@ -60,15 +62,15 @@ func newVMList(a *app) *cobra.Command {
 			}
 			var rows []machineRow
 			for _, m := range answer.Msg.Vms {
-				if set.labels(m.Config.GetLabels()) {
-					rows = append(rows, newMachineRow(m))
+				if r := newMachineRow(m); set.machine(m, r) {
+					rows = append(rows, r)
 				}
 			}
 			return printList(a.out, o, machineTable, rows)
 		},
 	}
 	o.addFlags(c)
-	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "show only those with `label=value`")
+	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "show only those with `id|name|label|status=value`")
 	return c
 }
 
@@ -82,6 +84,13 @@ func newMachineRow(m *v1.VM) machineRow {
 		VCPUs: fmt.Sprint(m.Config.GetVcpuCount()), Memory: fmt.Sprintf("%d MiB", m.Config.GetMemSizeMib()), Pid: pid,
 		CreatedAt: instant(m.CreatedAt), CreatedSince: ago(m.CreatedAt), Labels: joinLabels(m.Config.GetLabels()),
 	}
+}
+
+func (f filterSet) machine(m *v1.VM, r machineRow) bool {
+	return f.any("id", func(v string) bool { return strings.HasPrefix(m.Id, v) }) &&
+		f.any("name", func(v string) bool { return strings.Contains(m.Name, v) }) &&
+		f.any("status", func(v string) bool { return v == r.State }) &&
+		f.labels(m.Config.GetLabels())
 }
 
 type vmCreateOptions struct {
