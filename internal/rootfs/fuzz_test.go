@@ -7,6 +7,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -165,6 +166,33 @@ func FuzzHeader(f *testing.F) {
 			if e.inode != nil && (e.inode.Time.Nsec >= 1e9 || len(e.inode.Target) > erofs.MaxTarget) {
 				t.Fatalf("header %+v became inode %+v", h, e.inode)
 			}
+		}
+	})
+}
+
+// FuzzListen: whatever the child says, progress stays within the blobs, and a fault or
+// result that is taken is one that the parent can name.
+func FuzzListen(f *testing.F) {
+	f.Add([]byte("{\"Done\":5}\n{\"Result\":{\"Digest\":\"sha256:00\",\"Size\":4096,\"Entries\":1}}\n"))
+	f.Add([]byte("{\"Fault\":{\"Kind\":\"corrupt\",\"Layer\":7,\"Text\":\"x\"}}\n"))
+	f.Add([]byte("nonsense"))
+	f.Fuzz(func(t *testing.T, said []byte) {
+		c := &conversion{sizes: []int64{10, 20}}
+		c.progress = func(done, total int64) {
+			if done < 0 || done > total || total != 30 {
+				t.Fatalf("%q: told %d of %d", said, done, total)
+			}
+		}
+		last, err := c.listen(bytes.NewReader(said))
+		if err != nil {
+			return
+		}
+		var layer *LayerError
+		if last.Fault != nil && errors.As(last.Fault.unpack(2), &layer) && (layer.Index < 0 || layer.Index > 1) {
+			t.Fatalf("%q: blamed layer %d", said, layer.Index)
+		}
+		if last.Result != nil && last.Result.check(4096) == nil && last.Result.Size != 4096 {
+			t.Fatalf("%q: took %+v", said, last.Result)
 		}
 	})
 }
