@@ -37,8 +37,8 @@ func run() error {
 	if os.Getpid() != 1 {
 		return fmt.Errorf("runs as PID 1 of a micropod machine only")
 	}
-	if os.Args[0] != stageArg {
-		return leaveInitramfs()
+	if err := leaveInitramfs(); err != nil {
+		return err
 	}
 	if err := setUp(); err != nil {
 		return err
