@@ -51,12 +51,10 @@ func childRun(messages *os.File) (Result, error) {
 		tails:    os.NewFile(fdTails, "tails"),
 		progress: tellProgress(messages),
 	}
-	for i := range r.Sizes {
-		c.blobs = append(c.blobs, os.NewFile(uintptr(fdBlobs+i), "blob"))
-	}
 	if err := confine(r.Limits); err != nil {
 		return Result{}, fmt.Errorf("giving up privileges: %w", err)
 	}
+	c.blobs = receiveLayers(fdLayers, len(r.Sizes))
 	return c.run(context.Background())
 }
 

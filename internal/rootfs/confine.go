@@ -90,7 +90,7 @@ func becomeNobody() error {
 }
 
 // allowedCalls is what Go's runtime and a conversion use; file descriptors can be used,
-// not made. Each name exists on every architecture.
+// not made (but received: filterSyscalls). Each name exists on every architecture.
 var allowedCalls = []string{
 	"read", "pread64", "write", "pwrite64", "lseek", "close", "fstat", "fcntl",
 	"ftruncate", "fallocate", "fsync",
@@ -108,6 +108,7 @@ func filterSyscalls() error {
 	runtime.LockOSThread() // no_new_privs is this thread's until the filter is everyone's
 	defer runtime.UnlockOSThread()
 	self := seccomp.Condition{Argument: 0, Operation: seccomp.Equal, Value: uint64(unix.Getpid())}
+	layers := seccomp.Condition{Argument: 0, Operation: seccomp.Equal, Value: fdLayers}
 	return seccomp.LoadFilter(seccomp.Filter{
 		NoNewPrivs: true,
 		Flag:       seccomp.FilterFlagTSync,
@@ -116,10 +117,12 @@ func filterSyscalls() error {
 			Syscalls: []seccomp.SyscallGroup{{
 				Action: seccomp.ActionAllow,
 				Names:  allowedCalls,
-				// The runtime interrupts its own threads.
-				NamesWithCondtions: []seccomp.NameWithConditions{{
-					Name: "tgkill", Conditions: seccomp.ArgumentConditions{self},
-				}},
+				NamesWithCondtions: []seccomp.NameWithConditions{
+					// The runtime interrupts its own threads.
+					{Name: "tgkill", Conditions: seccomp.ArgumentConditions{self}},
+					// Files come from the parent alone.
+					{Name: "recvmsg", Conditions: seccomp.ArgumentConditions{layers}},
+				},
 			}},
 		},
 	})

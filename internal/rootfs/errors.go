@@ -37,12 +37,13 @@ func (e *LayerError) Unwrap() error { return e.Err }
 // came through them from elsewhere.
 func corrupt(err error) error {
 	var file *fs.PathError
+	var notReady *readyError
 	for _, other := range []error{ErrCorrupt, ErrLimit, ErrUnsupported, ErrDiffID, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, other) {
 			return err
 		}
 	}
-	if err == nil || errors.As(err, &file) {
+	if err == nil || errors.As(err, &file) || errors.As(err, &notReady) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrCorrupt, err)

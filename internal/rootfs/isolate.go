@@ -24,12 +24,12 @@ const (
 	maxStderr     = 16 << 10         // bytes kept of what a dying child says
 )
 
-// The child's open files beside the standard three; blobs follow.
+// The child's open files beside the standard three.
 const (
 	fdMessages = 3 + iota
 	fdImage
 	fdTails
-	fdBlobs
+	fdLayers // a socket: handover.go
 )
 
 // ErrConverter says that the child process died or spoke nonsense: at fault is a layer
@@ -69,8 +69,16 @@ func (c *conversion) runChild(ctx context.Context) (Result, error) {
 	}
 	defer from.Close()
 	defer to.Close()
+	ours, childs, err := handoverSockets()
+	if err != nil {
+		return Result{}, err
+	}
+	defer ours.Close()
+	defer childs.Close()
+	run, kill := context.WithCancelCause(ctx)
+	defer kill(nil)
 	var stderr headBuffer
-	cmd := c.command(ctx, to)
+	cmd := c.command(run, to, childs)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), &stderr
 	// The child's end follows from that of the thread that started it, which therefore
 	// must not be lent to others meanwhile.
@@ -80,13 +88,19 @@ func (c *conversion) runChild(ctx context.Context) (Result, error) {
 		return Result{}, fmt.Errorf("starting the converter: %w", err)
 	}
 	to.Close()
+	childs.Close()
+	stopHandover := c.startHandover(run, ours, kill)
 	last, readErr := c.listen(from)
 	if readErr != nil {
 		cmd.Process.Kill() // it speaks nonsense; Wait tells the rest
 	}
 	waitErr := cmd.Wait()
+	stopHandover()
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
+	}
+	if err := context.Cause(run); err != nil {
+		return Result{}, err // of a layer that did not come
 	}
 	if readErr != nil {
 		return Result{}, fmt.Errorf("%w: %w", ErrConverter, readErr)
@@ -94,12 +108,29 @@ func (c *conversion) runChild(ctx context.Context) (Result, error) {
 	return c.judge(last, waitErr, stderr.String())
 }
 
-func (c *conversion) command(ctx context.Context, messages *os.File) *exec.Cmd {
+// startHandover hands layers over until stop is called, and calls kill with why one did
+// not come.
+func (c *conversion) startHandover(ctx context.Context, socket *os.File, kill context.CancelCauseFunc) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := c.handOver(ctx, socket); err != nil && ctx.Err() == nil {
+			kill(err)
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+func (c *conversion) command(ctx context.Context, messages, layers *os.File) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Args = []string{"micropod", childArgument}
 	cmd.Env = []string{"GOTRACEBACK=single"}
 	cmd.Dir = "/"
-	cmd.ExtraFiles = append([]*os.File{messages, c.image, c.tails}, c.blobs...)
+	cmd.ExtraFiles = []*os.File{messages, c.image, c.tails, layers}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS

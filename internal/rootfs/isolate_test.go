@@ -64,7 +64,7 @@ func probeMain() {
 func TestConfine(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command("/proc/self/exe", probeArgument)
-	cmd.SysProcAttr = (&conversion{}).command(context.Background(), nil).SysProcAttr
+	cmd.SysProcAttr = (&conversion{}).command(context.Background(), nil, nil).SysProcAttr
 	cmd.SysProcAttr.Pdeathsig = 0
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

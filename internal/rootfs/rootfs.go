@@ -31,6 +31,13 @@ import (
 type Layer struct {
 	Path   string        // the blob's file; how it is compressed is told by its content, not its media type
 	DiffID digest.Digest // of the uncompressed tar; checked unless empty
+
+	// Ready, unless nil, is called once, from any goroutine, and returns when the file is
+	// at Path whole and verified, having Size bytes, or with why it will not be: that
+	// error, wrapped, is then the conversion's. So converting begins while upper layers
+	// are still being fetched.
+	Size  int64
+	Ready func(ctx context.Context) error
 }
 
 // Result describes a finished image.
@@ -65,8 +72,9 @@ func Convert(ctx context.Context, layers []Layer, out string, limits Limits, pro
 
 // conversion is one call of Convert: its open files and its bounds.
 type conversion struct {
-	blobs        []*os.File
-	sizes        []int64 // of the blobs, in bytes
+	blobs        []blob
+	files        []*os.File // of the blobs that were there from the start
+	sizes        []int64    // of the blobs, in bytes
 	diffIDs      []digest.Digest
 	image, tails *os.File // for erofs.NewWriter
 	output       *output  // owns image
@@ -74,7 +82,7 @@ type conversion struct {
 	progress     func(done, total int64)
 }
 
-// openConversion opens every file that a conversion needs, so that run needs no path.
+// openConversion opens every file that a conversion needs and that is there.
 func openConversion(layers []Layer, out string) (_ *conversion, err error) {
 	c := &conversion{}
 	defer func() {
@@ -97,27 +105,6 @@ func openConversion(layers []Layer, out string) (_ *conversion, err error) {
 	return c, nil
 }
 
-func (c *conversion) openBlob(l Layer) error {
-	if err := checkDiffID(l.DiffID); err != nil {
-		return err
-	}
-	f, err := os.Open(l.Path)
-	if err != nil {
-		return err
-	}
-	c.blobs = append(c.blobs, f)
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%q is not a regular file", l.Path)
-	}
-	c.sizes = append(c.sizes, info.Size())
-	c.diffIDs = append(c.diffIDs, l.DiffID)
-	return nil
-}
-
 func checkDiffID(d digest.Digest) error {
 	if d == "" {
 		return nil
@@ -134,7 +121,7 @@ func checkDiffID(d digest.Digest) error {
 
 // close gives up all files; an image that was not committed is gone.
 func (c *conversion) close() {
-	for _, f := range c.blobs {
+	for _, f := range c.files {
 		f.Close()
 	}
 	if c.tails != nil {
