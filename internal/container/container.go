@@ -134,14 +134,16 @@ func (s *Service) enter() (leave func(), err error) {
 	return s.work.Done, nil
 }
 
-// spawn runs do in a goroutine that Close waits for, unless Close has begun.
-func (s *Service) spawn(do func()) {
+// spawn runs do in a goroutine that Close waits for. Once Close has begun it does
+// not, and says so.
+func (s *Service) spawn(do func()) bool {
 	leave, err := s.enter()
 	if err != nil {
-		return
+		return false
 	}
 	go func() {
 		defer leave()
 		do()
 	}()
+	return true
 }

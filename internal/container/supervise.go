@@ -24,25 +24,33 @@ const codeMachineEnded = 255
 
 // supervise sees a started run through, in goroutines of its own.
 func (e *entry) supervise(r *run) {
-	e.s.spawn(func() {
-		ctx, cancel := context.WithCancelCause(e.s.life)
-		defer cancel(nil)
-		e.watchMachine(ctx, r, cancel)
-		r.pump(ctx, e.s.Machines)
-		if r.open {
-			go r.pumpInput(ctx, e.s.Machines)
-		}
-		exit, err := r.wait(ctx, e.s.Machines)
-		if e.s.life.Err() != nil {
-			e.letGo(r)
-			return
-		}
-		if err != nil {
-			exit = e.lost(ctx, err)
-		}
-		e.drain(ctx, r.process, cancel)
-		e.conclude(r, exit)
-	})
+	if e.s.spawn(func() { e.see(r) }) {
+		return
+	}
+	r.stdout.Fail(ErrShutdown)
+	r.stderr.Fail(ErrShutdown)
+	e.letGo(r)
+}
+
+// see is the supervisor: it returns when the run is over or left to the next daemon.
+func (e *entry) see(r *run) {
+	ctx, cancel := context.WithCancelCause(e.s.life)
+	defer cancel(nil)
+	e.watchMachine(ctx, r, cancel)
+	r.pump(ctx, e.s.Machines)
+	if r.open {
+		go r.pumpInput(ctx, e.s.Machines)
+	}
+	exit, err := r.wait(ctx, e.s.Machines)
+	if e.s.life.Err() != nil {
+		e.letGo(r)
+		return
+	}
+	if err != nil {
+		exit = e.lost(ctx, err)
+	}
+	e.drain(ctx, r.process, cancel)
+	e.conclude(r, exit)
 }
 
 // watchMachine ends ctx when the machine does.
