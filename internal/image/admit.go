@@ -11,7 +11,6 @@ import (
 	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 )
 
 // admit brings a resolved image into the store under the given references: its
@@ -27,10 +26,11 @@ func (s *Store) admit(ctx context.Context, src source, f *found, refs []string, 
 		for _, layer := range f.doc.Layers {
 			post(Event{ID: short(layer.Digest), State: StateExists, Done: layer.Size, Total: layer.Size})
 		}
-	} else if err := s.fetchLayers(ctx, src, img.Layers, post); err != nil {
-		return nil, err
+		err = s.ensureRootFS(ctx, &img, nil, post)
+	} else {
+		err = s.fetchAndConvert(ctx, src, &img, post)
 	}
-	if err := s.ensureRootFS(ctx, &img, post); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if err := s.writeBlob(f.manifest, f.bytes); err != nil {
@@ -39,7 +39,12 @@ func (s *Store) admit(ctx context.Context, src source, f *found, refs []string, 
 	if err := s.writeBlob(*f.doc.Config, f.config); err != nil {
 		return nil, fmt.Errorf("storing the configuration: %w", err)
 	}
-	return s.record(img, f.manifest, refs)
+	recorded, err := s.record(img, f.manifest, refs)
+	if err != nil {
+		return nil, err
+	}
+	recorded.Given = refs
+	return recorded, nil
 }
 
 // leaseImage keeps all that the image consists of.
@@ -68,45 +73,6 @@ func (s *Store) known(img *Image) bool {
 	}
 	img.Layers = r.image.Layers
 	return true
-}
-
-// fetchLayers brings layers in side by side. The first failure ends the rest.
-func (s *Store) fetchLayers(ctx context.Context, src source, layers []ocispec.Descriptor, post func(Event)) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(s.cfg.Parallel)
-	seen := map[string]bool{}
-	var list []ocispec.Descriptor
-	for _, l := range layers {
-		if seen[l.Digest.String()] {
-			continue
-		}
-		seen[l.Digest.String()] = true
-		list = append(list, l)
-		if l.Size > s.cfg.Limits.LayerBytes {
-			return corrupt("layer %s has %d bytes, more than the limit of %d", l.Digest, l.Size, s.cfg.Limits.LayerBytes)
-		}
-		post(Event{ID: short(l.Digest), State: StateWaiting, Total: l.Size})
-	}
-	for _, l := range list {
-		g.Go(func() error { return s.fetchLayer(ctx, src, l, post) })
-	}
-	return g.Wait()
-}
-
-func (s *Store) fetchLayer(ctx context.Context, src source, l ocispec.Descriptor, post func(Event)) error {
-	id := short(l.Digest)
-	if s.hasBlob(l) {
-		post(Event{ID: id, State: StateExists, Done: l.Size, Total: l.Size})
-		return nil
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := src.blob(ctx, l, post); err != nil {
-		return fmt.Errorf("fetching layer %s: %w", id, err)
-	}
-	post(Event{ID: id, State: StateDone, Done: l.Size, Total: l.Size})
-	return nil
 }
 
 // record makes the image known, or gives the known one more references.

@@ -22,6 +22,12 @@ import (
 type Layer struct {
 	Path   string
 	DiffID digest.Digest
+
+	// Ready, unless nil, is to be called once; it returns when the file is at Path, whole,
+	// verified and of Size bytes, or with why it will not be, which the ConvertFunc
+	// returns, wrapped. So layers are converted while others are still being fetched.
+	Size  int64
+	Ready func(ctx context.Context) error
 }
 
 // RootFS is what a ConvertFunc made.

@@ -86,7 +86,7 @@ func (s *Store) Prepare(ctx context.Context, nameOrID string, progress func(Even
 	defer release()
 	b := newBoard()
 	stop := b.watch(progress)
-	err = s.ensureRootFS(ctx, img, b.post)
+	err = s.ensureRootFS(ctx, img, nil, b.post)
 	b.close()
 	stop(false)
 	if err != nil {

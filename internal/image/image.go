@@ -42,6 +42,8 @@ type Image struct {
 	MediaType string
 	// Names are normalised tags ("docker.io/library/busybox:latest"), sorted.
 	Names []string
+	// Given are those among Names that the import gave that returns the image.
+	Given []string
 	// RepoDigests are "name@digest" under which the image was pulled, sorted;
 	// the digest may be that of an index around the manifest.
 	RepoDigests []string

@@ -6,9 +6,11 @@ package image
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -75,16 +77,15 @@ func (s *Store) readRootFS(chain string) (RootFS, error) {
 }
 
 // ensureRootFS makes the image's root file system unless it is there. Its
-// blobs and the chain are leased by the caller.
-func (s *Store) ensureRootFS(ctx context.Context, img *Image, post func(Event)) error {
+// blobs and the chain are leased by the caller. Its layers are in the store, or on their
+// way by coming.
+func (s *Store) ensureRootFS(ctx context.Context, img *Image, coming *fetching, post func(Event)) error {
 	chain := chainName(img.Config.RootFS.DiffIDs)
 	fs, err := s.readRootFS(chain)
 	if err == nil {
 		post(Event{ID: "rootfs", State: StateExists, Done: fs.Size, Total: fs.Size})
 	} else {
-		fs, err = s.conversions.do(ctx, chain, post, func(ctx context.Context, post func(Event)) (RootFS, error) {
-			return s.convert(ctx, chain, img, post)
-		})
+		fs, err = s.convertOnce(ctx, chain, img, coming, post)
 	}
 	if err != nil {
 		return err
@@ -93,10 +94,30 @@ func (s *Store) ensureRootFS(ctx context.Context, img *Image, post func(Event)) 
 	return nil
 }
 
-func (s *Store) convert(ctx context.Context, chain string, img *Image, post func(Event)) (RootFS, error) {
+// convertOnce converts, or waits for the image of equal layers that is being converted.
+// That one's layers may be others as stored, from another registry: when they do not come,
+// ours still may.
+func (s *Store) convertOnce(ctx context.Context, chain string, img *Image, coming *fetching, post func(Event)) (RootFS, error) {
+	for {
+		var ours atomic.Bool
+		fs, err := s.conversions.do(ctx, chain, post, func(ctx context.Context, post func(Event)) (RootFS, error) {
+			ours.Store(true)
+			return s.convert(ctx, chain, img, coming, post)
+		})
+		var lost *fetchError
+		if ours.Load() || ctx.Err() != nil || !errors.As(err, &lost) {
+			return fs, err
+		}
+	}
+}
+
+func (s *Store) convert(ctx context.Context, chain string, img *Image, coming *fetching, post func(Event)) (RootFS, error) {
 	layers := make([]Layer, len(img.Layers))
 	for i, l := range img.Layers {
-		layers[i] = Layer{Path: s.blobPath(l.Digest), DiffID: img.Config.RootFS.DiffIDs[i]}
+		layers[i] = Layer{Path: s.blobPath(l.Digest), DiffID: img.Config.RootFS.DiffIDs[i], Size: l.Size}
+		if coming != nil {
+			layers[i].Ready = func(ctx context.Context) error { return coming.await(ctx, l.Digest) }
+		}
 	}
 	dir, err := os.MkdirTemp(filepath.Join(s.cfg.Root, ingestDir), "rootfs-*.tmp")
 	if err != nil {
