@@ -77,7 +77,8 @@ type Config struct {
 	RetryBackoff       time.Duration       // see registry.Config.Backoff
 	StallTimeout       time.Duration       // see registry.Config.Stall
 
-	// Parallel is how many layers of one image are fetched at once; zero: 4.
+	// Parallel is how many layers of one image are fetched at once; zero: 3. More would
+	// share the line, so that the lowest, which is converted first, comes later.
 	Parallel int
 	// KeepPartial is how long what an interrupted pull has fetched is kept for
 	// the next one, over restarts; zero: 24 hours.
@@ -103,7 +104,7 @@ func (c *Config) validate() error {
 		c.CertDirs = registry.DefaultCertDirs()
 	}
 	if c.Parallel <= 0 {
-		c.Parallel = 4
+		c.Parallel = 3
 	}
 	if c.KeepPartial <= 0 {
 		c.KeepPartial = 24 * time.Hour
