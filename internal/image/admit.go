@@ -99,11 +99,11 @@ func (s *Store) record(img Image, manifest ocispec.Descriptor, refs []string) (*
 	return r.show(), nil
 }
 
-// blameless tells failures that are not the image's fault (the network, a full
-// disk, the user's Ctrl-C): what was fetched may serve the next try. After any
-// other failure nothing is kept.
+// blameless tells failures that are not the image's fault (the network, the
+// user's Ctrl-C): what was fetched may serve the next try. After any other
+// failure nothing is kept, nor on a disk that is full.
 func blameless(err error) bool {
-	for _, fault := range []error{ErrCorrupt, ErrUnsupported, ErrPlatform} {
+	for _, fault := range []error{ErrCorrupt, ErrUnsupported, ErrPlatform, syscall.ENOSPC, syscall.EDQUOT} {
 		if errors.Is(err, fault) {
 			return false
 		}

@@ -30,6 +30,12 @@ func TestMain(m *testing.M) {
 }
 
 func help(args []string) error {
+	switch args[0] {
+	case "fill":
+		return fillDisk(args[1], args[2:])
+	case "stick":
+		return stickInConversion(args[1], args[2])
+	}
 	s, err := image.Open(image.Config{Root: args[1], Convert: convert, CertDirs: []string{}})
 	if err != nil {
 		return err
