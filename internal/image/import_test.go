@@ -93,6 +93,7 @@ func TestImportHostile(t *testing.T) {
 		"strange layer":           {withManifest(strings.Replace(string(b.Manifest), "vnd.oci.image.layer.v1.tar+gzip", "vnd.in-toto+json", 1)), image.ErrUnsupported},
 		"layer too few":           {withManifest(`{"schemaVersion":2,"config":{"mediaType":"` + ocispec.MediaTypeImageConfig + `","digest":"` + b.ID().String() + `","size":` + itoa(len(b.Config)) + `},"layers":[]}`), image.ErrCorrupt},
 		"bad name":                {b.OCIArchive("Not/A Valid:Name"), image.ErrInvalidReference},
+		"config nested deep":      {oci(func(f map[string]string) { f[config] = strings.Repeat(`{"config":`, 100_000) }), image.ErrCorrupt},
 		"docker: layer missing":   {docker(func(f map[string]string) { deleteSuffix(f, "layer.tar") }), image.ErrCorrupt},
 		"docker: layer changed":   {docker(func(f map[string]string) { changeSuffix(f, "layer.tar", "nothing") }), image.ErrCorrupt},
 		"docker: layer empty":     {docker(func(f map[string]string) { changeSuffix(f, "layer.tar", "") }), image.ErrCorrupt},

@@ -40,19 +40,30 @@ func (r *Repository) Blob(ctx context.Context, desc ocispec.Descriptor, sink Sin
 	if report == nil {
 		report = func(int64, error) {}
 	}
-	return r.each(ctx, func(e *endpoint) error {
-		what := fmt.Sprintf("fetching blob %s of %s from %s", desc.Digest, r.name, e.host)
-		noted := func(err error) { report(sink.Offset(), err) }
-		return r.c.retry(ctx, what, noted, func() (bool, error) {
-			start := sink.Offset()
-			err := e.blob(ctx, desc, sink, report)
-			return sink.Offset() > start, err
+	err := r.each(ctx, func(e *endpoint) error {
+		return r.blob(ctx, e.host, desc, sink, report, func(h http.Header) (*http.Response, error) {
+			return e.get(ctx, "/blobs/"+desc.Digest.String(), h)
 		})
+	})
+	if errors.Is(err, ErrNotFound) && len(desc.URLs) > 0 {
+		return r.foreign(ctx, desc, sink, report)
+	}
+	return err
+}
+
+// blob fetches from one place, as often as it takes. get sends one request.
+func (r *Repository) blob(ctx context.Context, host string, desc ocispec.Descriptor, sink Sink, report Report, get func(http.Header) (*http.Response, error)) error {
+	what := fmt.Sprintf("fetching blob %s of %s from %s", desc.Digest, r.name, host)
+	noted := func(err error) { report(sink.Offset(), err) }
+	return r.c.retry(ctx, what, noted, func() (bool, error) {
+		start := sink.Offset()
+		err := r.c.attempt(ctx, desc, sink, report, get)
+		return sink.Offset() > start, err
 	})
 }
 
-// blob makes one attempt.
-func (e *endpoint) blob(ctx context.Context, desc ocispec.Descriptor, sink Sink, report Report) error {
+// attempt sends one request and takes its answer.
+func (c *Client) attempt(ctx context.Context, desc ocispec.Descriptor, sink Sink, report Report, get func(http.Header) (*http.Response, error)) error {
 	header := http.Header{}
 	if off := sink.Offset(); off > desc.Size {
 		if err := sink.Reset(); err != nil {
@@ -63,7 +74,7 @@ func (e *endpoint) blob(ctx context.Context, desc ocispec.Descriptor, sink Sink,
 	} else if off > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", off))
 	}
-	resp, err := e.get(ctx, "/blobs/"+desc.Digest.String(), header)
+	resp, err := get(header)
 	if err != nil {
 		return err
 	}
@@ -71,7 +82,7 @@ func (e *endpoint) blob(ctx context.Context, desc ocispec.Descriptor, sink Sink,
 	if err := align(resp, desc, sink); err != nil {
 		return err
 	}
-	return receive(ctx, resp.Body, desc, sink, report, e.c.cfg.Stall)
+	return receive(ctx, resp.Body, desc, sink, report, c.cfg.Stall)
 }
 
 // align checks the answer's status and brings the sink to where its body
