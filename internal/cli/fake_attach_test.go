@@ -21,7 +21,7 @@ func (d *fakeContainers) Exec(_ context.Context, r *connect.Request[v1.ExecReque
 	if err != nil {
 		return nil, err
 	}
-	if !running(c.State) {
+	if !running(d.shown(c).State) {
 		return nil, refusal(connect.CodeFailedPrecondition, "wrong_state", "container "+c.Name+" does not run", "start it: micropod start "+c.Name, 0)
 	}
 	p := &fakeProcess{daemon: d.fakeDaemon, args: r.Msg.Command, env: r.Msg.Env, tty: r.Msg.Tty, stdin: r.Msg.Stdin, size: r.Msg.Window}

@@ -64,7 +64,7 @@ func (d *fakeContainers) Create(ctx context.Context, r *connect.Request[v1.Creat
 		return err
 	}
 	c := d.add(config)
-	answer := &v1.CreateContainerResponse{Event: &v1.CreateContainerResponse_Container{Container: c.Container}}
+	answer := &v1.CreateContainerResponse{Event: &v1.CreateContainerResponse_Container{Container: d.shown(c)}}
 	if cpuset(config) != "" {
 		answer.Warnings = []string{"cpuset is \x1b[31mred"}
 	}
@@ -98,6 +98,13 @@ func (d *fakeDaemon) add(config *v1.ContainerConfig) *fakeContainer {
 	return c
 }
 
+// shown is a copy of a container, since its own goes on changing.
+func (d *fakeDaemon) shown(c *fakeContainer) *v1.Container {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return proto.Clone(c.Container).(*v1.Container)
+}
+
 func (d *fakeContainers) Start(ctx context.Context, r *connect.Request[v1.StartContainerRequest]) (*connect.Response[v1.StartContainerResponse], error) {
 	c, err := d.find(r.Msg.Container)
 	if err != nil {
@@ -113,11 +120,11 @@ func (d *fakeContainers) Start(ctx context.Context, r *connect.Request[v1.StartC
 	if lose {
 		d.cut()
 	}
-	return connect.NewResponse(&v1.StartContainerResponse{Container: c.Container}), nil
+	return connect.NewResponse(&v1.StartContainerResponse{Container: d.shown(c)}), nil
 }
 
 func (d *fakeDaemon) run(c *fakeContainer) error {
-	if running(c.State) {
+	if running(d.shown(c).State) {
 		return refusal(connect.CodeFailedPrecondition, "wrong_state", "cannot start "+c.Name+" in state running", "", 0)
 	}
 	if c.process.exit != nil {
@@ -162,7 +169,7 @@ func (d *fakeContainers) Stop(ctx context.Context, r *connect.Request[v1.StopCon
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&v1.StopContainerResponse{Container: c.Container}), nil
+	return connect.NewResponse(&v1.StopContainerResponse{Container: d.shown(c)}), nil
 }
 
 // halt ends a container and waits until that is known.
@@ -183,7 +190,7 @@ func (d *fakeContainers) Restart(ctx context.Context, r *connect.Request[v1.Rest
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&v1.RestartContainerResponse{Container: c.Container}), nil
+	return connect.NewResponse(&v1.RestartContainerResponse{Container: d.shown(c)}), nil
 }
 
 func (d *fakeContainers) Kill(_ context.Context, r *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error) {
@@ -195,7 +202,7 @@ func (d *fakeContainers) Kill(_ context.Context, r *connect.Request[v1.KillConta
 	if err != nil {
 		return nil, err
 	}
-	if !running(c.State) {
+	if !running(d.shown(c).State) {
 		return nil, refusal(connect.CodeFailedPrecondition, "wrong_state", "container "+c.Name+" does not run", "", 0)
 	}
 	c.process.signal(number)
@@ -218,7 +225,7 @@ func (d *fakeContainers) Remove(_ context.Context, r *connect.Request[v1.RemoveC
 	if err != nil {
 		return nil, err
 	}
-	if running(c.State) && !r.Msg.Force {
+	if running(d.shown(c).State) && !r.Msg.Force {
 		return nil, refusal(connect.CodeFailedPrecondition, "wrong_state", "cannot remove "+c.Name+" in state running", "stop it first, or use --force", 0)
 	}
 	d.drop(c)
@@ -242,9 +249,7 @@ func (d *fakeContainers) Get(_ context.Context, r *connect.Request[v1.GetContain
 	if err != nil {
 		return nil, err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	whole := proto.Clone(c.Container).(*v1.Container)
+	whole := d.shown(c)
 	whole.Vm = &v1.VM{Id: c.VmId, State: v1.VMState_VM_STATE_RUNNING, Config: &v1.VMConfig{VcpuCount: 1, MemSizeMib: 512, Engine: "qemu"}}
 	return connect.NewResponse(&v1.GetContainerResponse{Container: whole}), nil
 }

@@ -78,6 +78,7 @@ func (p *fakeProcess) connect(c *exec.Cmd) (err error) {
 	if p.tty {
 		return p.connectTerminal(c)
 	}
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Stdout, c.Stderr = &fakeOutput{p, 0}, &fakeOutput{p, 1}
 	if p.stdin {
 		p.in, err = c.StdinPipe()
@@ -105,6 +106,8 @@ func (p *fakeProcess) connectTerminal(c *exec.Cmd) error {
 }
 
 func (p *fakeProcess) wait(c *exec.Cmd) {
+	_ = unix.Waitid(unix.P_PID, c.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) // it ended, and keeps its id until c.Wait
+	_ = unix.Kill(-c.Process.Pid, unix.SIGKILL)                                     // with the first process go all of the machine
 	_ = c.Wait()
 	if p.shown != nil {
 		<-p.shown
@@ -120,7 +123,7 @@ func (p *fakeProcess) wait(c *exec.Cmd) {
 // kill ends it, if it runs. The daemon's mu is held.
 func (p *fakeProcess) kill() {
 	if p.cmd != nil && p.exit == nil {
-		_ = p.cmd.Process.Kill()
+		_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL)
 	}
 }
 

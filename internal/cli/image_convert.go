@@ -15,11 +15,11 @@ import (
 func newConvert(a *app) *cobra.Command {
 	var output, platform string
 	c := &cobra.Command{
-		Use:   "convert [flags] REFERENCE|FILE -o FILE.erofs",
+		Use:   "convert [flags] REFERENCE|FILE|- -o FILE.erofs",
 		Short: "Make a root file system image (EROFS) of an OCI image",
 		Long: `Make a root file system image (EROFS) of an OCI image.
 
-No daemon and no image store take part: a reference is fetched afresh, a file is read as it is.`,
+No daemon and no image store take part: a reference is fetched afresh, a file (-: standard input) is read as it is.`,
 		Example: `  micropod image convert debian -o debian.erofs
   micropod image convert app.tar -o app.erofs`,
 		Args: exactArgs(1, "one reference or file"),

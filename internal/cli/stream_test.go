@@ -120,7 +120,7 @@ func TestOutputGoesOn(t *testing.T) {
 		t.Run(fmt.Sprint(after), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.daemon.dropAfter = after
+			w.daemon.change(func() { w.daemon.dropAfter = after })
 			got := w.must("run", "busybox", "seq", "0", "49999")
 			if want := numbers(50000); got != want {
 				t.Errorf("got %d bytes, want %d; the first difference is at byte %d", len(got), len(want), firstDifference(got, want))
@@ -267,7 +267,7 @@ func TestCalledOff(t *testing.T) {
 			t.Run(held+strings.Join(flags, ""), func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t)
-				w.daemon.hold[held] = true
+				w.daemon.change(func() { w.daemon.hold[held] = true })
 				id := w.run + "/cid"
 				args := append(append([]string{"run", "--cidfile", id}, flags...), "busybox", "true")
 				c := w.command(args...)
@@ -358,7 +358,7 @@ func TestStartIsAnsweredTooLate(t *testing.T) {
 				w.must("create", "--name", "job", "busybox", "sh", "-c", "echo begun; exit 4")
 				args = []string{"start", "-a", "job"}
 			}
-			w.daemon.loseStart = true
+			w.daemon.change(func() { w.daemon.loseStart = true })
 			out, err := w.command(args...).Output()
 			if code := exitOf(err); code != 4 || string(out) != "begun\n" {
 				t.Errorf("ended with %d, said %q; want 4 and one line", code, out)

@@ -208,7 +208,7 @@ func removeWeb(w *world, _ *terminal) {
 func TestProgress(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.daemon.slow = 400 * time.Millisecond
+	w.daemon.change(func() { w.daemon.slow = 400 * time.Millisecond })
 	x := w.terminal("pull", "busybox")
 	x.see("rootfs")
 	x.see("layer\uFFFD")

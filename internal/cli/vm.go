@@ -33,7 +33,7 @@ type machineRow struct {
 var machineTable = table{
 	quiet: "{{.ID}}",
 	columns: []column{
-		{"MACHINE ID", "{{.ID}}"}, {"NAME", "{{.Name}}"}, {"STATE", "{{.State}}"}, {"VCPUS", "{{.VCPUs}}"}, {"MEMORY", "{{.Memory}}"},
+		{"MACHINE ID", "{{.ID}}"}, {"NAME", `{{or .Name "-"}}`}, {"STATE", "{{.State}}"}, {"VCPUS", "{{.VCPUs}}"}, {"MEMORY", "{{.Memory}}"},
 		{"ENGINE", "{{.Engine}}"}, {"PID", "{{.Pid}}"}, {"CREATED", "{{.CreatedSince}}"},
 	},
 }
