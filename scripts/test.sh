@@ -13,10 +13,11 @@ need_root
 
 wanted=80 # per cent of statements
 
-# The binaries write their counters to GOCOVERDIR when they end, tests to the folder that -test.gocoverdir names. Two
+# Tests write their counters to the folder that -test.gocoverdir names. The binaries that tests run write theirs to
+# MICROPOD_COVERDIR: their own variable, GOCOVERDIR, is set anew by go test for what it runs. Two
 # packages at once: they boot machines, and those have the cores to themselves.
 run_tests() {
-    GOCOVERDIR=$PWD/coverage/binaries MICROPOD_BIN=$PWD/bin/cover CGO_ENABLED=0 \
+    MICROPOD_COVERDIR=$PWD/coverage/binaries MICROPOD_BIN=$PWD/bin/cover CGO_ENABLED=0 \
         go test -p 2 -timeout 14m -cover -covermode=atomic ./... -args -test.gocoverdir="$PWD/coverage/tests" 2>&1 |
         tee coverage/test.log
 }

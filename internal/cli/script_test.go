@@ -54,6 +54,9 @@ func setUpScript(e *testscript.Env) error {
 	e.Defer(func() { _ = os.RemoveAll(run) })
 	e.Vars = append(e.Vars, "MICROPOD_RUN_DIR="+run, "MICROPOD_DATA_DIR="+e.WorkDir+"/data", "RUN="+run, "MICROPOD_CONFIG=",
 		"TERM=xterm", "LC_ALL=C", "HOME="+e.WorkDir)
+	if dir := os.Getenv("MICROPOD_COVERDIR"); dir != "" { // see scripts/test.sh
+		e.Setenv("GOCOVERDIR", dir)
+	}
 	d := newFakeDaemon(run)
 	e.Values[daemonKey{}] = d
 	e.Defer(d.end)

@@ -81,9 +81,12 @@ func (h *host) runDir() string  { return filepath.Join(h.dir, "run") }
 func (h *host) env() []string {
 	var env []string
 	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "MICROPOD_") && !strings.HasPrefix(e, "NO_COLOR") {
+		if !strings.HasPrefix(e, "MICROPOD_") && !strings.HasPrefix(e, "NO_COLOR=") && !strings.HasPrefix(e, "GOCOVERDIR=") {
 			env = append(env, e)
 		}
+	}
+	if dir := os.Getenv("MICROPOD_COVERDIR"); dir != "" { // go test has its own use for GOCOVERDIR
+		env = append(env, "GOCOVERDIR="+dir)
 	}
 	return append(env, "MICROPOD_DATA_DIR="+h.dataDir(), "MICROPOD_RUN_DIR="+h.runDir(), "MICROPOD_CONFIG="+h.configFile())
 }
