@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"connectrpc.com/connect"
 
@@ -62,9 +63,16 @@ func (i *images) Import(ctx context.Context, stream *connect.ClientStream[v1.Imp
 		if err != nil {
 			return nil, err
 		}
+		wire.Names = givenFirst(img.Given, wire.Names)
 		answer.Images = append(answer.Images, wire)
 	}
 	return connect.NewResponse(answer), nil
+}
+
+// givenFirst puts the names that an import gave before those that the image had.
+func givenFirst(given, names []string) []string {
+	isGiven := func(n string) bool { return slices.Contains(given, n) }
+	return append(slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !isGiven(n) }), slices.DeleteFunc(slices.Clone(names), isGiven)...)
 }
 
 // archive reads the bytes of an import's messages, one message at a time.
