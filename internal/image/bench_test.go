@@ -111,7 +111,7 @@ func (l *line) pass(n int) {
 	l.free = l.free.Add(time.Duration(n) * time.Second / time.Duration(l.rate))
 	until := l.free
 	l.mu.Unlock()
-	time.Sleep(time.Until(until))
+	<-time.After(time.Until(until)) // the line itself, not a wait for something
 }
 
 // fetchOnly waits for the layers and makes nothing of them.
