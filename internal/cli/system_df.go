@@ -35,7 +35,7 @@ var usageTable = table{
 
 // imageUsageRow is a line of df -v: a name of an image.
 type imageUsageRow struct {
-	Repository, Tag, ID, CreatedSince, Size, RootFS, Shared string
+	Repository, Tag, ID, Created, Size, RootFS, Shared string
 
 	Containers int32
 }
@@ -124,7 +124,7 @@ func printUsage(a *app, u *v1.DiskUsageResponse) error {
 	var images []imageUsageRow
 	for _, i := range u.ImageList {
 		r := imageUsageRow{
-			Repository: "<none>", Tag: "<none>", ID: shortID(i.Id), CreatedSince: ago(i.CreatedAt), Size: bytesSize(i.SizeBytes),
+			Repository: "<none>", Tag: "<none>", ID: shortID(i.Id), Created: ago(i.CreatedAt), Size: bytesSize(i.SizeBytes),
 			RootFS: bytesSize(i.RootfsBytes), Shared: bytesSize(i.SharedBytes), Containers: i.Containers,
 		}
 		if len(i.Names) > 0 {
@@ -141,7 +141,7 @@ func printUsage(a *app, u *v1.DiskUsageResponse) error {
 		containers = append(containers, containerUsageRow{shortID(c.Id), c.Name, familiar(c.Image), status, bytesSize(c.DiskBytes), bytesSize(c.LogBytes)})
 	}
 	fmt.Fprintln(a.out, "Images:")
-	err := printTable(a.out, titled("Repository", "Tag", "ID", "CreatedSince", "Size", "RootFS", "Shared", "Containers"), images)
+	err := printTable(a.out, titled("Repository", "Tag", "ID", "Created", "Size", "RootFS", "Shared", "Containers"), images)
 	if err != nil {
 		return err
 	}
