@@ -68,6 +68,7 @@ type fakeAttachment struct {
 	open    *v1.AttachOpen
 	p       *fakeProcess
 	sending sync.Mutex
+	life    int  // of the daemon
 	over    bool // the stream may not be used any more
 }
 
@@ -92,9 +93,8 @@ func (a *fakeAttachment) serve(ctx context.Context) error {
 		a.p.clients++
 	})
 	defer a.daemon.change(func() { a.p.clients-- })
-	a.daemon.mu.Lock()
-	taken := a.p.taken
-	a.daemon.mu.Unlock()
+	taken, life := a.p.offset()
+	a.life = life
 	err := a.send(&v1.AttachResponse{Message: &v1.AttachResponse_Opened{Opened: &v1.AttachOpened{StdinOffset: taken, Tty: a.p.tty}}})
 	if err != nil {
 		return err
@@ -117,10 +117,8 @@ func (a *fakeAttachment) receive(ctx context.Context) {
 		}
 		switch m := m.Message.(type) {
 		case *v1.AttachRequest_Stdin:
-			a.p.input(ctx, m.Stdin)
-			a.daemon.mu.Lock()
-			taken := a.p.taken
-			a.daemon.mu.Unlock()
+			a.p.input(ctx, m.Stdin, a.life)
+			taken, _ := a.p.offset()
 			_ = a.send(&v1.AttachResponse{Message: &v1.AttachResponse_Input{Input: &v1.InputTaken{Offset: taken}}})
 		case *v1.AttachRequest_CloseStdin:
 			a.p.closeInput(ctx)

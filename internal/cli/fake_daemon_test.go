@@ -43,6 +43,9 @@ type fakeDaemon struct {
 	changed    chan struct{}    // closed and made anew at every change
 	ids        int
 
+	// life counts the times that connections were cut: a daemon that died takes no more input.
+	life int
+
 	// dropAfter cuts all connections once that many bytes of output were sent; 0: never.
 	dropAfter int
 	sent      int
@@ -114,6 +117,7 @@ func (d *fakeDaemon) stop() {
 func (d *fakeDaemon) cut() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.life++
 	for c := range d.conns {
 		_ = c.Close()
 	}

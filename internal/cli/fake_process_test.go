@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,7 +31,8 @@ type fakeProcess struct {
 	tty    bool
 	stdin  bool
 
-	output  [2][]byte // standard output, standard error
+	inputMu sync.Mutex // one client's input at a time
+	output  [2][]byte  // standard output, standard error
 	lines   []fakeLine
 	taken   uint64 // bytes of input
 	clients int
@@ -135,9 +137,27 @@ func (p *fakeProcess) signal(s unix.Signal) {
 	}
 }
 
-// input gives the process what a client sent, once it runs.
-func (p *fakeProcess) input(ctx context.Context, data []byte) {
+// offset is how much input was taken, and the daemon's life that says so.
+func (p *fakeProcess) offset() (taken uint64, life int) {
+	p.inputMu.Lock()
+	defer p.inputMu.Unlock()
+	p.daemon.mu.Lock()
+	defer p.daemon.mu.Unlock()
+	return p.taken, p.daemon.life
+}
+
+// input gives the process what a client sent, once it runs and while the life lasts
+// in which the client came.
+func (p *fakeProcess) input(ctx context.Context, data []byte, life int) {
 	_ = p.daemon.await(ctx, func() bool { return p.started })
+	p.inputMu.Lock()
+	defer p.inputMu.Unlock()
+	p.daemon.mu.Lock()
+	over := p.daemon.life != life
+	p.daemon.mu.Unlock()
+	if over {
+		return
+	}
 	if p.in != nil {
 		_, _ = p.in.Write(data)
 	}
