@@ -6,6 +6,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net/url"
 	"syscall"
 
 	"connectrpc.com/connect"
@@ -54,7 +55,7 @@ var faults = []fault{
 	{"wrong_state", connect.CodeFailedPrecondition, "", either[*machine.StateError, *container.StateError]},
 	{"image_in_use", connect.CodeFailedPrecondition, "", sentinel(image.ErrInUse)},
 	{"image_platform", connect.CodeFailedPrecondition, "choose an image that is made for this platform", sentinel(image.ErrPlatform)},
-	{"image_unauthorized", connect.CodeUnauthenticated, "check the name, or log in to the registry: docker login writes the credentials that micropod reads", sentinel(image.ErrUnauthorized)},
+	{"image_unauthorized", connect.CodeUnauthenticated, "check the name, or log in to the registry: micropod login, as docker login, keeps the credentials", sentinel(image.ErrUnauthorized)},
 	{"image_rate_limited", connect.CodeResourceExhausted, "wait, or log in to the registry", sentinel(image.ErrRateLimited)},
 	{"image_insecure", connect.CodeFailedPrecondition, "add the registry to insecure_registries in the configuration", sentinel(image.ErrInsecure)},
 	{"image_limit", connect.CodeResourceExhausted, "raise image_limits in the configuration if you trust the image", sentinel(rootfs.ErrLimit)},
@@ -76,7 +77,9 @@ var faults = []fault{
 	{"removed", connect.CodeNotFound, "", sentinel(container.ErrRemoved)},
 	{"cancelled", connect.CodeCanceled, "", sentinel(context.Canceled)},
 	{"timeout", connect.CodeDeadlineExceeded, "", sentinel(context.DeadlineExceeded)},
+	{"registry_unreachable", connect.CodeUnavailable, "check the registry's name and this host's network; one without TLS belongs into insecure_registries", isA[*url.Error]},
 	{"boot_failed", connect.CodeInternal, "micropod doctor checks the host; micropod logs --console shows what the guest wrote", isA[*machine.StepError]},
+	{"command_not_started", connect.CodeFailedPrecondition, "", isA[*container.StartError]},
 }
 
 // internal is what no row fits.

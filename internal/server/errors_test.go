@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"syscall"
@@ -70,6 +71,8 @@ func TestErrorsOfTheCore(t *testing.T) {
 		{&container.StartError{ExitCode: 127, Err: errors.New("no such file")}, connect.CodeFailedPrecondition, "command_not_found", 127},
 		{&container.StartError{ExitCode: 126, Err: errors.New("no permission")}, connect.CodeFailedPrecondition, "command_not_executable", 126},
 		{&container.StartError{ExitCode: 125, Err: boot(errors.New("x"))}, connect.CodeInternal, "boot_failed", 125},
+		{&container.StartError{ExitCode: 125, Err: errors.New("no such user")}, connect.CodeFailedPrecondition, "command_not_started", 125},
+		{&url.Error{Op: "Get", URL: "https://x", Err: errors.New("no such host")}, connect.CodeUnavailable, "registry_unreachable", 0},
 		{machine.ErrShutdown, connect.CodeUnavailable, "shutting_down", 0},
 		{container.ErrShutdown, connect.CodeUnavailable, "shutting_down", 0},
 		{image.ErrClosed, connect.CodeUnavailable, "shutting_down", 0},
