@@ -147,10 +147,15 @@ func TestHalfMadeIsUndone(t *testing.T) {
 		}
 		w.eventually(method+": it is settled", func() bool {
 			i, err := w.Get(i.ID)
-			return err == nil && (i.State == container.Error || i.State == container.Created) || err != nil
+			return err != nil || i.State == container.Error || i.State == container.Created || i.State == container.Running
 		})
-		if w.machines.Running() != 0 {
-			t.Errorf("the daemon ended in %s: a machine runs", method)
+		// A start that was done before the daemon's end reached it counts: then it runs.
+		runs := 0
+		if i, err := w.Get(i.ID); err == nil && i.State == container.Running {
+			runs = 1
+		}
+		if n := w.machines.Running(); n != runs {
+			t.Errorf("the daemon ended in %s: %d machines run, want %d", method, n, runs)
 		}
 		if i.ID != "" {
 			if _, err := w.Remove(w.soon(), i.ID, true); err != nil {

@@ -18,7 +18,8 @@ import (
 	"github.com/micropod/micropod/internal/undo"
 )
 
-// Start boots the machine and starts the first process; it returns when that runs. On
+// Start boots the machine and starts the first process; it returns when that runs, at once
+// when it does already. On
 // failure all is taken back and the container is in Error. Errors: *NotFoundError, *StateError,
 // *StartError, the machine's own.
 func (s *Service) Start(ctx context.Context, ref string) (Info, error) {
@@ -31,6 +32,9 @@ func (s *Service) Start(ctx context.Context, ref string) (Info, error) {
 		return Info{}, err
 	}
 	defer end()
+	if i := e.info(); i.State == Running { // as users of docker start expect
+		return i, nil
+	}
 	if err := e.start(ctx); err != nil {
 		return Info{}, err
 	}

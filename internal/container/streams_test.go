@@ -160,7 +160,7 @@ func TestExec(t *testing.T) {
 	if stdout, _ := w.logs(i.ID); stdout != "" {
 		t.Errorf("the container's log has %q of it", stdout)
 	}
-	w.eventually("the agent may forget it", func() bool { return len(w.machines.Guest(i.MachineID).Deleted) == 1 })
+	w.eventually("the agent may forget it", func() bool { return w.machines.Guest(i.MachineID).Forgotten() == 1 })
 
 	id, err = w.Exec(w.soon(), i.ID, container.ExecConfig{Command: []string{"cat"}, Stdin: true, TTY: true, Rows: 24, Cols: 80})
 	if err != nil {

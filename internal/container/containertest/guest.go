@@ -60,7 +60,7 @@ type Guest struct {
 	mu        sync.Mutex
 	processes map[key]*Process
 	lost      chan struct{} // closed when the open session is lost
-	Deleted   []string      // exec ids that the host let go of
+	forgotten int
 }
 
 func newGuest(m *Machines) *Guest {
@@ -99,6 +99,13 @@ func (g *Guest) Process(container, exec string) *Process {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.processes[key{container, exec}]
+}
+
+// Forgotten is how many ended processes the host let go of.
+func (g *Guest) Forgotten() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.forgotten
 }
 
 // Acked is how much output was acknowledged.
@@ -304,7 +311,7 @@ func (s *session) DeleteProcess(_ context.Context, r *agentv1.DeleteProcessReque
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.processes, key{r.ContainerId, r.ExecId})
-	s.Deleted = append(s.Deleted, r.ExecId)
+	s.forgotten++
 	return &agentv1.DeleteProcessResponse{}, nil
 }
 

@@ -14,13 +14,14 @@ type Reader struct {
 }
 
 // Attach adds a reader. from is the offset to begin at, nil: at what comes next.
-// Bytes that are no longer kept are skipped. The caller must Close it.
+// Bytes that are no longer kept are skipped. An offset that was not reached yet, such as that of a
+// client which is faster than a restarted daemon, is waited for. The caller must Close it.
 func (s *Stream) Attach(from *uint64) *Reader {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &Reader{s: s, at: s.window.end()}
 	if from != nil {
-		r.at = min(max(*from, s.window.base), s.window.end())
+		r.at = max(*from, s.window.base)
 		s.retain = true
 	} else if s.hold {
 		r.at = s.window.base

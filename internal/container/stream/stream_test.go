@@ -310,7 +310,7 @@ func TestReaderComesBack(t *testing.T) {
 	first.Close()
 	_, _ = r.Write(data[5000:])
 	eventually(t, "nobody holds the writer back", func() bool { return r.Acked() == uint64(len(data)) })
-	for from, want := range map[uint64]uint64{2000: 2000, 0: 1000, 1 << 40: uint64(len(data))} {
+	for from, want := range map[uint64]uint64{2000: 2000, 0: 1000} {
 		again := s.Attach(&from)
 		at, _, _ := again.Next(canceled(), p)
 		if at != want {
@@ -332,6 +332,30 @@ func canceled() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	return ctx
+}
+
+// TestReaderIsAheadOfARestartedDaemon: it gets nothing twice.
+func TestReaderIsAheadOfARestartedDaemon(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Return: time.Minute})
+	from := uint64(700)
+	reader := s.Attach(&from)
+	defer reader.Close()
+	r := newRing()
+	data := noise(1000)
+	_, _ = r.Write(data)
+	r.End()
+	wait := start(t, s, r)
+	if got := take(t, reader); !bytes.Equal(got, data[700:]) {
+		t.Errorf("it got %d bytes, want the 300 it had not", len(got))
+	}
+	_ = wait()
+	beyond := uint64(1 << 40)
+	never := s.Attach(&beyond)
+	defer never.Close()
+	if _, n, err := never.Next(t.Context(), make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("an offset that never comes gave %d bytes, %v; want the end", n, err)
+	}
 }
 
 func TestErrorsReachReaders(t *testing.T) {
