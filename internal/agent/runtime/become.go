@@ -244,6 +244,7 @@ func (b *becoming) exec() error {
 			return fmt.Errorf("passing the link to init: %w", err)
 		}
 	}
+	heedSignals()
 	beforeExec(target)
 	if err := restrict(b.plan); err != nil {
 		return err
