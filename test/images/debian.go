@@ -19,12 +19,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// The release of the Debian image and where its packages come from if the host's apt does
-// not know: a Debian host may have a mirror that is nearer, or the only one it reaches.
-const (
-	debianSuite  = "bookworm"
-	debianMirror = "http://deb.debian.org/debian"
-)
+// debianSuite is the release of the Debian image.
+const debianSuite = "bookworm"
 
 // debianOptions make the image as small as one that still has apt can be.
 var debianOptions = []string{
@@ -54,7 +50,11 @@ func makeDebian(ctx context.Context, path, mirror string) error {
 	}
 	defer os.RemoveAll(dir)
 	files := filepath.Join(dir, "root.tar")
-	cmd := exec.CommandContext(ctx, "mmdebstrap", append(debianOptions, debianSuite, files, mirror)...)
+	args := append(debianOptions, debianSuite, files)
+	if mirror != "" { // else mmdebstrap's own choice
+		args = append(args, mirror)
+	}
+	cmd := exec.CommandContext(ctx, "mmdebstrap", args...)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch.Unix()), "TMPDIR="+dir)
 	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -74,18 +74,19 @@ func makeDebian(ctx context.Context, path, mirror string) error {
 	return writeArchive(ctx, path, DebianName, image)
 }
 
-// configuredMirror asks the host's apt where it gets the release from.
+// configuredMirror asks the host's apt where it gets the release from: a Debian host may have
+// a mirror that is nearer, or the only one it reaches. Empty where apt does not know.
 func configuredMirror(ctx context.Context) string {
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", "Created-By: Packages").Output()
 	if err != nil {
-		return debianMirror
+		return ""
 	}
 	for line := range strings.Lines(string(out)) {
 		if words := strings.Fields(line); len(words) == 3 && words[1] == debianSuite && words[2] == "main" {
 			return words[0]
 		}
 	}
-	return debianMirror
+	return ""
 }
 
 // lastLines keeps the end of an output, where the reason stands.
