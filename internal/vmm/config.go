@@ -4,11 +4,13 @@
 package vmm
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 )
 
 const (
@@ -38,7 +40,7 @@ func (e *ConfigError) Error() string { return e.Field + ": " + e.Reason }
 // Check returns a *ConfigError for the first field that no engine can serve.
 // Engines call it first; what they cannot do beyond it they say themselves.
 func (c Config) Check() error {
-	for _, check := range []func() error{c.checkPlace, c.checkSize, c.checkFiles} {
+	for _, check := range []func() error{c.checkPlace, c.checkSize, c.checkFiles, c.checkNetwork} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -111,4 +113,50 @@ func checkRegular(field, path string) error {
 		return &ConfigError{field, path + " is not a file"}
 	}
 	return nil
+}
+
+// Bounds of an Interface.
+const (
+	maxDeviceName = 15 // IFNAMSIZ less its final NUL (linux/if.h)
+	minMTU        = 68 // RFC 791
+	maxMTU        = 65535
+)
+
+func (c Config) checkNetwork() error {
+	if len(c.Interfaces) == 0 {
+		return nil
+	}
+	if c.NetNS == "" {
+		return &ConfigError{"NetNS", "a machine with network interfaces needs a network namespace"}
+	}
+	if _, err := os.Stat(c.NetNS); err != nil {
+		return &ConfigError{"NetNS", err.Error()}
+	}
+	for i, n := range c.Interfaces {
+		field := fmt.Sprintf("Interfaces[%d]", i)
+		if reason := n.check(); reason != "" {
+			return &ConfigError{field, reason}
+		}
+		for j, other := range c.Interfaces[:i] {
+			if n.TAP != "" && n.TAP == other.TAP || bytes.Equal(n.MAC, other.MAC) {
+				return &ConfigError{field, fmt.Sprintf("it has the TAP or the MAC address of Interfaces[%d]", j)}
+			}
+		}
+	}
+	return nil
+}
+
+// check returns what is wrong, for people, or nothing.
+func (n Interface) check() string {
+	switch {
+	case len(n.TAP) > maxDeviceName || strings.ContainsAny(n.TAP, "/% \t\n") || n.TAP == "." || n.TAP == "..":
+		return fmt.Sprintf("%q is no name of a network device", n.TAP)
+	case len(n.MAC) != 6:
+		return fmt.Sprintf("the MAC address %v does not have 6 bytes", n.MAC)
+	case n.MAC[0]&1 != 0 || bytes.Equal(n.MAC, make([]byte, 6)):
+		return fmt.Sprintf("the MAC address %v is not that of one device", n.MAC)
+	case n.MTU != 0 && (n.MTU < minMTU || n.MTU > maxMTU):
+		return fmt.Sprintf("an MTU of %d is not between %d and %d", n.MTU, minMTU, maxMTU)
+	}
+	return ""
 }

@@ -5,6 +5,7 @@ package vmm
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -51,6 +52,23 @@ func TestConfigCheck(t *testing.T) {
 		{"kernel is a folder", func(c *Config) { c.Kernel = dir }, "Kernel"},
 		{"no initrd", func(c *Config) { c.Initrd = "" }, "Initrd"},
 		{"no drive", func(c *Config) { c.Drives = []Drive{{Path: file}, {Path: missing}} }, "Drives[1]"},
+		{"interfaces", func(c *Config) { c.NetNS, c.Interfaces = file, []Interface{nic("tap0", 1), nic("", 2), nic("", 3)} }, ""},
+		{"interface without namespace", func(c *Config) { c.Interfaces = []Interface{nic("tap0", 1)} }, "NetNS"},
+		{"namespace that is not there", func(c *Config) { c.NetNS, c.Interfaces = missing, []Interface{nic("tap0", 1)} }, "NetNS"},
+		{"TAP's name too long", func(c *Config) { c.NetNS, c.Interfaces = file, []Interface{nic("tap3456789abcdef", 1)} }, "Interfaces[0]"},
+		{"TAP's name a pattern", func(c *Config) { c.NetNS, c.Interfaces = file, []Interface{nic("tap%d", 1)} }, "Interfaces[0]"},
+		{"a TAP twice", func(c *Config) { c.NetNS, c.Interfaces = file, []Interface{nic("tap0", 1), nic("tap0", 2)} }, "Interfaces[1]"},
+		{"a MAC twice", func(c *Config) { c.NetNS, c.Interfaces = file, []Interface{nic("tap0", 1), nic("tap1", 1)} }, "Interfaces[1]"},
+		{"no MAC", func(c *Config) { c.NetNS, c.Interfaces = file, []Interface{{TAP: "tap0"}} }, "Interfaces[0]"},
+		{"MAC of nobody", func(c *Config) {
+			c.NetNS, c.Interfaces = file, []Interface{{TAP: "tap0", MAC: make(net.HardwareAddr, 6)}}
+		}, "Interfaces[0]"},
+		{"MAC of many", func(c *Config) {
+			c.NetNS, c.Interfaces = file, []Interface{{TAP: "tap0", MAC: net.HardwareAddr{1, 0, 0, 0, 0, 1}}}
+		}, "Interfaces[0]"},
+		{"MTU too small", func(c *Config) {
+			c.NetNS, c.Interfaces = file, []Interface{{TAP: "tap0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, MTU: 67}}
+		}, "Interfaces[0]"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -70,4 +88,8 @@ func TestConfigCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+func nic(tap string, n byte) Interface {
+	return Interface{TAP: tap, MAC: net.HardwareAddr{2, 0, 0, 0, 0, n}}
 }

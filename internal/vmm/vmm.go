@@ -41,7 +41,7 @@ type Engine interface {
 	// Restore starts a machine from the snapshot in folder snapshot, memory copy-on-write,
 	// running. The folder is only read and may serve many machines at once; it must
 	// stay as long as one of them runs. c must have the shape of the machine
-	// that was saved (vCPUs, memory, number of drives); paths may differ.
+	// that was saved (vCPUs, memory, number of drives and of interfaces); paths, TAPs and MACs may differ.
 	Restore(ctx context.Context, c Config, snapshot string) (Machine, error)
 
 	// Adopt takes over a machine that an earlier process started. It returns
@@ -120,6 +120,12 @@ type Config struct {
 	// is /dev/vda, Drives[1] /dev/vdb and so on.
 	Drives []Drive
 
+	// NetNS is the path of the network namespace that the VMM runs in; empty: the
+	// caller's (then Interfaces must be empty).
+	NetNS string
+	// Interfaces become virtio network devices in this order: eth0, eth1 and so on.
+	Interfaces []Interface
+
 	// UID and GID that the VMM runs under; a machine's own. Zero means the caller's.
 	UID, GID int
 
@@ -140,6 +146,17 @@ type Config struct {
 type Drive struct {
 	Path     string
 	ReadOnly bool
+}
+
+// Interface is a network device of the guest, joined to a TAP device of the host.
+type Interface struct {
+	// TAP names a device that is in Config.NetNS. Empty: joined to nothing, as a template's are.
+	TAP string
+	// MAC is unicast. A restored guest goes on with that of the machine that was saved until
+	// its agent sets another.
+	MAC net.HardwareAddr
+	// MTU in bytes is for engines that can tell the guest; zero means 1500. The agent sets it as well.
+	MTU int
 }
 
 // Record is what must be kept to find a machine again after a restart. It holds

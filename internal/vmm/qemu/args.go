@@ -23,8 +23,10 @@ const (
 	rngBus        = 22
 	balloonBus    = 21
 	firstDriveBus = 20
-	// maxDrives leaves four buses for network interfaces.
-	maxDrives = 16
+	maxDrives     = 16
+	// Interfaces go down from firstNICBus, the same way, to bus 1.
+	firstNICBus   = firstDriveBus - maxDrives
+	maxInterfaces = firstNICBus
 
 	// tcgCacheMiB bounds QEMU's memory for translated code. Its default of 1 GiB counts
 	// against the machine's memory limit.
@@ -47,6 +49,7 @@ type launch struct {
 	memory, kernel, initrd, console, qmp, guest int
 	// drives has a number for each of config.Drives, or 0 for an empty slot.
 	drives []int
+	taps   []int // a number for each of config.Interfaces
 }
 
 func (l *launch) args() []string {
@@ -85,6 +88,9 @@ func (l *launch) args() []string {
 	args = append(args, l.consoleArgs()...)
 	for i := range c.Drives {
 		args = append(args, l.driveArgs(i)...)
+	}
+	for i := range c.Interfaces {
+		args = append(args, l.interfaceArgs(i)...)
 	}
 	if l.incoming {
 		// xen-save-devices-state, which wrote the state, leaves out the configuration section.
@@ -158,6 +164,15 @@ func (l *launch) driveArgs(i int) []string {
 		// By default QEMU stops the machine when the host's disk is full (docs/system/invocation:
 		// werror=enospc); here the guest gets the error, as from any disk.
 		"-device", bus(fmt.Sprintf("virtio-blk-device,id=%s,drive=%s,werror=report,rerror=report", driveID(i), node.Name), firstDriveBus-i))
+}
+
+// interfaceArgs leaves offloads as QEMU finds them: on, for a TAP with a header for them.
+// The MTU is the agent's to set: host_mtu would bound it for every clone of a snapshot.
+func (l *launch) interfaceArgs(i int) []string {
+	return []string{
+		"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, l.taps[i]),
+		"-device", bus(fmt.Sprintf("virtio-net-device,id=nic%d,netdev=net%d,mac=%s", i, i, l.config.Interfaces[i].MAC), firstNICBus-i),
+	}
 }
 
 // driveID is the QOM id of the device in a slot.

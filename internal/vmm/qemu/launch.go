@@ -71,6 +71,9 @@ func check(c vmm.Config) error {
 	if n := len(c.Drives); n > maxDrives {
 		return &vmm.UnsupportedError{Engine: Name, Feature: fmt.Sprintf("%d drives", n), Reason: fmt.Sprintf("microvm has room for %d", maxDrives)}
 	}
+	if n := len(c.Interfaces); n > maxInterfaces {
+		return &vmm.UnsupportedError{Engine: Name, Feature: fmt.Sprintf("%d network interfaces", n), Reason: fmt.Sprintf("microvm has room for %d", maxInterfaces)}
+	}
 	for field, path := range map[string]string{"Kernel": c.Kernel, "Initrd": c.Initrd} {
 		if err := checkReadable(path, c.UID, c.GID); err != nil {
 			return &vmm.ConfigError{Field: field, Reason: err.Error()}
@@ -167,6 +170,13 @@ func (e *Engine) open(l *launch, m *machine, memory *os.File, undos *undo.Stack)
 			number = files.add(f)
 		}
 		l.drives = append(l.drives, number)
+	}
+	for i, n := range c.Interfaces {
+		f, err := openTAP(c.NetNS, n.TAP)
+		if err != nil {
+			return nil, fmt.Errorf("opening network interface %d: %w", i, err)
+		}
+		l.taps = append(l.taps, files.add(f))
 	}
 	return files, nil
 }

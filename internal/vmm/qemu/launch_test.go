@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +29,10 @@ func TestArgs(t *testing.T) {
 		},
 		accel: AccelTCG, memory: 3, kernel: 4, initrd: 5, qmp: 6, guest: 7, console: 8, drives: []int{9, 10, 0},
 	}
+	network := boot
+	network.config.NetNS = "/run/netns/m1"
+	network.config.Interfaces = []vmm.Interface{{TAP: "tap0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, MTU: 1400}, {MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}}}
+	network.taps = []int{11, 12}
 	incoming := boot
 	incoming.incoming = true
 	kvm := boot
@@ -36,7 +41,7 @@ func TestArgs(t *testing.T) {
 	nested.config.Nested = true
 	nestedKVM := nested
 	nestedKVM.accel = AccelKVM
-	for name, l := range map[string]launch{"boot": boot, "incoming": incoming, "kvm": kvm, "nested": nested, "nested-kvm": nestedKVM} {
+	for name, l := range map[string]launch{"boot": boot, "network": network, "incoming": incoming, "kvm": kvm, "nested": nested, "nested-kvm": nestedKVM} {
 		got := strings.ReplaceAll(strings.Join(l.args(), "\n"), "\n-", "\n\n-") + "\n"
 		path := filepath.Join("testdata", "args-"+name+".txt")
 		if *update {
@@ -200,11 +205,12 @@ func TestManifest(t *testing.T) {
 		t.Errorf("fits: %v", err)
 	}
 	for field, edit := range map[string]func(*vmm.Config){
-		"VCPUs":     func(c *vmm.Config) { c.VCPUs = 2 },
-		"Memory":    func(c *vmm.Config) { c.Memory = 2 * mib },
-		"Nested":    func(c *vmm.Config) { c.Nested = true },
-		"Drives":    func(c *vmm.Config) { c.Drives = nil },
-		"Drives[0]": func(c *vmm.Config) { c.Drives = []vmm.Drive{{}} },
+		"VCPUs":      func(c *vmm.Config) { c.VCPUs = 2 },
+		"Memory":     func(c *vmm.Config) { c.Memory = 2 * mib },
+		"Nested":     func(c *vmm.Config) { c.Nested = true },
+		"Drives":     func(c *vmm.Config) { c.Drives = nil },
+		"Drives[0]":  func(c *vmm.Config) { c.Drives = []vmm.Drive{{}} },
+		"Interfaces": func(c *vmm.Config) { c.Interfaces = make([]vmm.Interface, 1) },
 	} {
 		c := fits
 		edit(&c)

@@ -45,7 +45,7 @@ func spawn(binary string, args []string, c vmm.Config, files []*os.File, stderr 
 	if c.UID != 0 || c.GID != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(c.UID), Gid: uint32(c.GID), Groups: groups}
 	}
-	if err := startWithoutNewPrivileges(cmd); err != nil {
+	if err := startConfined(cmd, c.NetNS); err != nil {
 		return nil, err
 	}
 	p, err := watch(cmd.Process.Pid)
@@ -59,13 +59,17 @@ func spawn(binary string, args []string, c vmm.Config, files []*os.File, stderr 
 	return p, nil
 }
 
-// startWithoutNewPrivileges starts cmd from a thread with no_new_privs set, which
-// the child inherits (prctl(2)). The goroutine ends without unlocking its thread, so
-// that the thread ends too and serves nobody else.
-func startWithoutNewPrivileges(cmd *exec.Cmd) error {
+// startConfined starts cmd from a thread in the network namespace, unless that is empty, with
+// no_new_privs set: the child inherits both (setns(2), prctl(2)). The goroutine ends without
+// unlocking its thread, so that the thread ends too and serves nobody else.
+func startConfined(cmd *exec.Cmd, netns string) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
+		if err := enterNetNS(netns); err != nil {
+			done <- err
+			return
+		}
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			done <- fmt.Errorf("setting no_new_privs: %w", err)
 			return

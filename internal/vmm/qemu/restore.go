@@ -84,6 +84,8 @@ func (s manifest) fits(c vmm.Config) error {
 		return &vmm.ConfigError{Field: "Nested", Reason: fmt.Sprintf("it has %t, asked for %t", s.Nested, c.Nested)}
 	case len(s.ReadOnly) != len(c.Drives):
 		return &vmm.ConfigError{Field: "Drives", Reason: fmt.Sprintf("it has %d, asked for %d", len(s.ReadOnly), len(c.Drives))}
+	case s.Interfaces != len(c.Interfaces):
+		return &vmm.ConfigError{Field: "Interfaces", Reason: fmt.Sprintf("it has %d, asked for %d", s.Interfaces, len(c.Interfaces))}
 	}
 	for i, d := range c.Drives {
 		if s.ReadOnly[i] != d.ReadOnly {

@@ -34,11 +34,13 @@ type manifest struct {
 	Memory   int64
 	Nested   bool
 	ReadOnly []bool // of each drive
+	// Interfaces counts the network devices.
+	Interfaces int
 }
 
 func (m *machine) manifest(accel Accel) manifest {
 	c := m.record.Config
-	s := manifest{Format: snapshotFormat, Engine: Name, Version: m.version(), Accel: accel, VCPUs: c.VCPUs, Memory: c.Memory, Nested: c.Nested}
+	s := manifest{Format: snapshotFormat, Engine: Name, Version: m.version(), Accel: accel, VCPUs: c.VCPUs, Memory: c.Memory, Nested: c.Nested, Interfaces: len(c.Interfaces)}
 	for _, d := range c.Drives {
 		s.ReadOnly = append(s.ReadOnly, d.ReadOnly)
 	}

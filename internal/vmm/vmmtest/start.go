@@ -30,6 +30,10 @@ func testRefuses(ctx context.Context, t *testing.T, s *suite) {
 		"missing drive":   func(c *vmm.Config) { c.Drives = []vmm.Drive{{Path: missing}} },
 		"path too long":   func(c *vmm.Config) { c.Dir += "/" + strings.Repeat("d", 100) },
 		"too many drives": func(c *vmm.Config) { c.Drives = make([]vmm.Drive, 100) },
+		"no namespace":    func(c *vmm.Config) { c.Interfaces = interfaces("tap0") },
+		"too many NICs": func(c *vmm.Config) {
+			c.NetNS, c.Interfaces = "/proc/self/ns/net", interfaces(make([]string, 100)...)
+		},
 	} {
 		c := s.config(t, edit)
 		m, err := s.engine.Start(ctx, c)

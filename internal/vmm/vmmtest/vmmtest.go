@@ -94,6 +94,7 @@ var tests = []struct {
 	{"RestoreRefuses", 1, testRestoreRefuses},
 	{"DriveOrder", 1, testDriveOrder},
 	{"SetDrive", 1, testSetDrive},
+	{"Interfaces", 2, testInterfaces},
 	{"Balloon", 1, testBalloon},
 	{"Stats", 1, testStats},
 	{"MemoryLimit", 1, testMemoryLimit},
@@ -127,7 +128,7 @@ func Run(t *testing.T, s Setup) {
 
 // Modules names the kernel modules that the test guest needs.
 func Modules() []string {
-	return []string{"virtio_mmio", "virtio_blk", "virtio_console", "virtio_balloon", "virtio_rng"}
+	return []string{"virtio_mmio", "virtio_blk", "virtio_console", "virtio_balloon", "virtio_rng", "virtio_net"}
 }
 
 // BuildGuest compiles the test guest into dir and returns its path.

@@ -40,6 +40,8 @@ func init() {
 		"reboot":   func(string) (string, error) { return "", unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) },
 		"poweroff": func(string) (string, error) { return "", unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) },
 		"cpuflag":  cpuFlag,
+		"mac":      mac,
+		"exchange": exchange,
 	}
 }
 
