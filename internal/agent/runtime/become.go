@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/inroot"
 )
 
 // becoming is the last part of the way to execve, the same for a container's first
@@ -21,7 +23,7 @@ type becoming struct {
 	link conn
 	plan *processPlan
 	fds  []int // that came with the plan
-	root root
+	root inroot.Root
 	id   identity
 	exe  int // descriptor of this very binary, to run as init
 	term *terminal
@@ -44,7 +46,7 @@ func (b *becoming) settle(console bool) error {
 	if !b.plan.MakeCwd {
 		return nil
 	}
-	fd, err := b.root.folder(b.plan.Cwd)
+	fd, err := b.root.Folder(b.plan.Cwd)
 	if err != nil {
 		return folderError(b.plan.Cwd, err)
 	}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/inroot"
 )
 
 // The devices and links that every container has (OCI runtime spec, config-linux.md,
@@ -31,7 +33,7 @@ var (
 )
 
 // populateDev makes the default devices and links. dev is the path of the folder in r: "/dev", or "" if r is that folder.
-func populateDev(r root, dev string) error {
+func populateDev(r inroot.Root, dev string) error {
 	for _, d := range defaultDevices {
 		d.Path = dev + d.Path[len("/dev"):]
 		if err := makeDevice(r, &d); err != nil {
@@ -79,8 +81,8 @@ func (c *setup) devMount() (ready, bound bool) {
 }
 
 // makeDevice makes a node with exactly the plan's mode and owner. The very same device may be there already.
-func makeDevice(r root, d *devicePlan) error {
-	dir, base, err := r.parent(d.Path)
+func makeDevice(r inroot.Root, d *devicePlan) error {
+	dir, base, err := r.Parent(d.Path)
 	if err != nil {
 		return err
 	}
@@ -119,15 +121,15 @@ func sameDevice(dir int, base string, d *devicePlan) error {
 }
 
 // makeLink makes a symbolic link where nothing is, or replaces one.
-func makeLink(r root, path, target string) error {
-	dir, base, err := r.parent(path)
+func makeLink(r inroot.Root, path, target string) error {
+	dir, base, err := r.Parent(path)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dir)
 	err = unix.Symlinkat(target, dir, base)
 	if errors.Is(err, unix.EEXIST) {
-		if now, readErr := readlinkat(dir, base); readErr == nil && now != target {
+		if now, readErr := inroot.Readlink(dir, base); readErr == nil && now != target {
 			_ = unix.Unlinkat(dir, base, 0)
 			return unix.Symlinkat(target, dir, base)
 		}

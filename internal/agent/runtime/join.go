@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/inroot"
 )
 
 // joinMain is the life of a process that enters a running container: it was
@@ -34,7 +36,7 @@ func joinContainer(link conn) error {
 	if err := enterNamespaces(plan.Join, 0, fds); err != nil {
 		return err
 	}
-	r, err := openRoot("/")
+	r, err := inroot.OpenRoot("/")
 	if err != nil {
 		return err
 	}

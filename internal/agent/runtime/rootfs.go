@@ -7,24 +7,26 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/inroot"
 )
 
 // mountRoot mounts the root file system at stemRoot and opens it.
-func mountRoot(p *rootPlan, fds []int) (root, error) {
+func mountRoot(p *rootPlan, fds []int) (inroot.Root, error) {
 	mount := -1
 	if p.Folder >= 0 {
 		mount = fds[p.Folder]
 	} else {
 		var err error
 		if mount, err = overlay(p); err != nil {
-			return root{-1}, err
+			return inroot.Root{FD: -1}, err
 		}
 	}
 	defer unix.Close(mount)
 	if err := unix.MoveMount(mount, "", unix.AT_FDCWD, stemRoot, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return root{-1}, fmt.Errorf("attaching the root file system: %w", err)
+		return inroot.Root{FD: -1}, fmt.Errorf("attaching the root file system: %w", err)
 	}
-	return openRoot(stemRoot)
+	return inroot.OpenRoot(stemRoot)
 }
 
 // overlay makes a detached overlay of the image, read-only, and the scratch disk above

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/inroot"
 )
 
 // setup builds what a container sees in its root file system.
@@ -17,7 +19,7 @@ type setup struct {
 	*stem
 	plan *containerPlan
 	fds  []int
-	root root
+	root inroot.Root
 
 	fresh bool // a mount that was not staged has been made
 }
@@ -57,7 +59,7 @@ func (c *setup) propagate() error {
 	if c.plan.Root.Propagation == 0 {
 		return nil
 	}
-	if err := setPropagation(c.root.fd, c.plan.Root.Propagation); err != nil {
+	if err := setPropagation(c.root.FD, c.plan.Root.Propagation); err != nil {
 		return fmt.Errorf("setting the root's propagation: %w", err)
 	}
 	return nil
@@ -117,9 +119,9 @@ func (c *setup) stagedFor(m *mountPlan) *stagedMount {
 // target opens what m is mounted on, making it where missing.
 func (c *setup) target(m *mountPlan) (int, error) {
 	if m.File {
-		return c.root.file(m.Dest)
+		return c.root.File(m.Dest)
 	}
-	fd, err := c.root.folder(m.Dest)
+	fd, err := c.root.Folder(m.Dest)
 	if err == nil && (m.Type == "proc" || m.Type == "sysfs") {
 		err = c.refuseLinks(m.Dest)
 	}
@@ -129,7 +131,7 @@ func (c *setup) target(m *mountPlan) (int, error) {
 // refuseLinks fails if a symbolic link is in the path: a proc or sysfs put elsewhere by
 // the image would let its masks be missed.
 func (c *setup) refuseLinks(path string) error {
-	fd, err := unix.Openat2(c.root.fd, path, &unix.OpenHow{
+	fd, err := unix.Openat2(c.root.FD, path, &unix.OpenHow{
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS,
 	})
@@ -167,7 +169,7 @@ func (c *setup) file(i int, f *File) error {
 		}
 		rest = rest[n:]
 	}
-	target, err := c.root.file(f.Path)
+	target, err := c.root.File(f.Path)
 	if err != nil {
 		return err
 	}
@@ -191,7 +193,7 @@ func (c *setup) finish() error {
 	if err := c.cover(); err != nil {
 		return err
 	}
-	if err := pivot(c.root.fd); err != nil {
+	if err := pivot(c.root.FD); err != nil {
 		return fmt.Errorf("changing to the container's root: %w", err)
 	}
 	if c.plan.Root.propagatesLate() {
@@ -200,7 +202,7 @@ func (c *setup) finish() error {
 		}
 	}
 	if c.plan.Root.Readonly {
-		if err := setAttr(c.root.fd, unix.MOUNT_ATTR_RDONLY, 0, false); err != nil {
+		if err := setAttr(c.root.FD, unix.MOUNT_ATTR_RDONLY, 0, false); err != nil {
 			return fmt.Errorf("making the root read-only: %w", err)
 		}
 	}
@@ -240,17 +242,17 @@ func without(all, some []string) []string {
 }
 
 // mask hides a path, if it is there.
-func mask(r root, path string, null int) (there bool, err error) {
-	return r.cover(path, func(fd int) error { return coverMasked(fd, null) })
+func mask(r inroot.Root, path string, null int) (there bool, err error) {
+	return cover(r, path, func(fd int) error { return coverMasked(fd, null) })
 }
 
 // makeReadonly makes a path read-only, if it is there.
-func makeReadonly(r root, path string) (there bool, err error) {
-	return r.cover(path, coverReadonly)
+func makeReadonly(r inroot.Root, path string) (there bool, err error) {
+	return cover(r, path, coverReadonly)
 }
 
-func (r root) cover(path string, with func(fd int) error) (there bool, err error) {
-	fd, err := r.open(path, unix.O_PATH)
+func cover(r inroot.Root, path string, with func(fd int) error) (there bool, err error) {
+	fd, err := r.Open(path, unix.O_PATH)
 	if missing(err) {
 		return false, nil
 	}

@@ -11,6 +11,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/inroot"
 )
 
 // Mounts that nearly every container has are made, masks and device nodes and all,
@@ -75,7 +77,7 @@ func stageOne(m specs.Mount, folder string, null int) (stagedMount, error) {
 		return s, err
 	}
 	if m.Destination == "/dev" {
-		if err := populateDev(root{s.fd}, ""); err != nil {
+		if err := populateDev(inroot.Root{FD: s.fd}, ""); err != nil {
 			return s, err
 		}
 	}
@@ -84,7 +86,7 @@ func stageOne(m specs.Mount, folder string, null int) (stagedMount, error) {
 
 // cover masks the standard paths that are in this mount.
 func (s *stagedMount) cover(null int) error {
-	r := root{s.fd}
+	r := inroot.Root{FD: s.fd}
 	for _, path := range standardMasked {
 		if inside, ok := strings.CutPrefix(path, s.plan.Dest+"/"); ok {
 			there, err := mask(r, inside, null)

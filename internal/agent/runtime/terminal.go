@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/inroot"
 )
 
 // ptmxDevice is the number of every devpts's ptmx (Documentation/admin-guide/devices.txt).
@@ -18,8 +20,8 @@ type terminal struct{ master, slave int }
 // openTerminal allocates a terminal in the devpts of the root. The container may have
 // put anything at /dev/pts/ptmx, so what was opened is looked at before it is used;
 // the slave is opened through the master, not by name.
-func openTerminal(r root, p *processPlan) (terminal, error) {
-	master, err := r.open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK)
+func openTerminal(r inroot.Root, p *processPlan) (terminal, error) {
+	master, err := r.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK)
 	if err != nil {
 		return terminal{}, fmt.Errorf("allocating a terminal in the container's /dev/pts: %w", err)
 	}
@@ -56,13 +58,13 @@ func unlockTerminal(master int) (terminal, error) {
 }
 
 // bindConsole puts the terminal at the root's /dev/console.
-func (t terminal) bindConsole(r root) error {
+func (t terminal) bindConsole(r inroot.Root) error {
 	mount, err := cloneMount(t.slave, false)
 	if err != nil {
 		return fmt.Errorf("binding the terminal to /dev/console: %w", err)
 	}
 	defer unix.Close(mount)
-	target, err := r.file("/dev/console")
+	target, err := r.File("/dev/console")
 	if err != nil {
 		return fmt.Errorf("making /dev/console: %w", err)
 	}

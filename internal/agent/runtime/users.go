@@ -14,6 +14,8 @@ import (
 
 	"github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/inroot"
 )
 
 // maxUserFile bounds /etc/passwd and /etc/group of a container (bytes each).
@@ -27,7 +29,7 @@ type identity struct {
 }
 
 // lookUpUser resolves the plan's user and groups in the container's own files.
-func lookUpUser(r root, p *processPlan) (identity, error) {
+func lookUpUser(r inroot.Root, p *processPlan) (identity, error) {
 	passwd, err := openUserFile(r, "/etc/passwd")
 	if err != nil {
 		return identity{}, err
@@ -80,9 +82,9 @@ func reader(f userFile) io.Reader {
 
 // openUserFile reads a bounded regular file in the root. One that is missing, or no
 // regular file, is as if it were not there: numbers need none.
-func openUserFile(r root, name string) (userFile, error) {
+func openUserFile(r inroot.Root, name string) (userFile, error) {
 	// O_NONBLOCK: a FIFO must not hold the container's start.
-	fd, err := r.open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	fd, err := r.Open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err != nil {
 		return nil, nil
 	}

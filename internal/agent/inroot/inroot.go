@@ -1,7 +1,9 @@
 // Copyright The micropod Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package runtime
+// Package inroot opens and makes files below a container's root folder, whose content
+// is hostile, without ever leaving it. The container runtime and what copies files in and out use it.
+package inroot
 
 import (
 	"errors"
@@ -12,32 +14,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// root is a descriptor (O_PATH) of a container's root folder. What is in there is
+// Root is a descriptor (O_PATH) of a container's root folder. What is in there is
 // hostile: every path is resolved by the kernel inside it (openat2 with
 // RESOLVE_IN_ROOT), so that neither ".." nor a symbolic link leads out, and no magic
 // link of proc is followed.
-type root struct{ fd int }
+type Root struct{ FD int }
 
 // maxLinks bounds how many symbolic links to missing things are followed.
 const maxLinks = 40
 
-// openRoot opens a folder of this process's own as a container's root.
-func openRoot(folder string) (root, error) {
+// OpenRoot opens a folder of this process's own as a container's root.
+func OpenRoot(folder string) (Root, error) {
 	fd, err := unix.Open(folder, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return root{-1}, fmt.Errorf("opening the root file system: %w", err)
+		return Root{-1}, fmt.Errorf("opening the root file system: %w", err)
 	}
-	return root{fd}, nil
+	return Root{fd}, nil
 }
 
-// open opens a path in the root; flags as for open(2).
-func (r root) open(name string, flags int) (int, error) {
+// Open opens a path in the root; flags as for open(2).
+func (r Root) Open(name string, flags int) (int, error) {
 	how := unix.OpenHow{
 		Flags:   uint64(flags | unix.O_CLOEXEC),
 		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	}
 	for {
-		fd, err := unix.Openat2(r.fd, name, &how)
+		fd, err := unix.Openat2(r.FD, name, &how)
 		// EAGAIN: something was renamed on the way.
 		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 			return fd, err
@@ -45,16 +47,16 @@ func (r root) open(name string, flags int) (int, error) {
 	}
 }
 
-// folder opens the folder at name (O_PATH), making it and those above it where missing,
+// Folder opens the folder at name (O_PATH), making it and those above it where missing,
 // owned by root with permissions 0755.
-func (r root) folder(name string) (int, error) {
+func (r Root) Folder(name string) (int, error) {
 	return r.make(name, maxLinks, func(dir int, base string) error {
 		return unix.Mkdirat(dir, base, 0o755)
 	}, unix.O_DIRECTORY)
 }
 
-// file opens the file at name (O_PATH), making an empty one where missing.
-func (r root) file(name string) (int, error) {
+// File opens the file at name (O_PATH), making an empty one where missing.
+func (r Root) File(name string) (int, error) {
 	return r.make(name, maxLinks, func(dir int, base string) error {
 		return unix.Mknodat(dir, base, unix.S_IFREG|0o644, 0)
 	}, 0)
@@ -62,8 +64,8 @@ func (r root) file(name string) (int, error) {
 
 // make opens what is at name; where nothing is, create makes it in its folder.
 // A symbolic link that leads nowhere is followed: its target is what gets made.
-func (r root) make(name string, links int, create func(dir int, base string) error, flags int) (int, error) {
-	fd, err := r.open(name, unix.O_PATH|flags)
+func (r Root) make(name string, links int, create func(dir int, base string) error, flags int) (int, error) {
+	fd, err := r.Open(name, unix.O_PATH|flags)
 	if !errors.Is(err, unix.ENOENT) || links == 0 {
 		return fd, err
 	}
@@ -78,7 +80,7 @@ func (r root) make(name string, links int, create func(dir int, base string) err
 	defer unix.Close(parent)
 	err = create(parent, base)
 	if errors.Is(err, unix.EEXIST) {
-		target, err := readlinkat(parent, base)
+		target, err := Readlink(parent, base)
 		if err != nil {
 			return -1, err
 		}
@@ -101,22 +103,19 @@ func split(name string) (dir, base string) {
 	return "/" + strings.TrimLeft(name[:i+1], "/"), name[i+1:]
 }
 
-// parent opens (making where missing) the folder that name is in.
-func (r root) parent(name string) (fd int, base string, err error) {
+// Parent opens (making where missing) the folder that name is in.
+func (r Root) Parent(name string) (fd int, base string, err error) {
 	dir, base := path.Split(path.Clean("/" + name))
 	if base == "" {
 		return -1, "", unix.EISDIR
 	}
-	fd, err = r.folder(dir)
+	fd, err = r.Folder(dir)
 	return fd, base, err
 }
 
-func readlinkat(dir int, base string) (string, error) {
+// Readlink reads the symbolic link base of the folder that dir is open on.
+func Readlink(dir int, base string) (string, error) {
 	var buf [unix.PathMax]byte
 	n, err := unix.Readlinkat(dir, base, buf[:])
 	return string(buf[:max(n, 0)]), err
 }
-
-// procPath is a name under which this process reaches what fd is open on. It needs a
-// proc of this process's pid namespace at /proc.
-func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
