@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
+	"github.com/micropod/micropod/internal/agent/link"
 )
 
 // maxHostname is the kernel's bound (__NEW_UTS_LEN), in bytes.
@@ -20,6 +21,10 @@ const maxHostname = 64
 // Identify makes the machine nobody's twin. Entropy comes first: all else is no secret.
 func (s service) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agentv1.IdentifyResponse, error) {
 	if err := checkIdentity(r); err != nil {
+		return nil, err
+	}
+	links, err := linkConfigs(r.Interfaces)
+	if err != nil {
 		return nil, err
 	}
 	m := s.config.Machine
@@ -31,6 +36,7 @@ func (s service) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agent
 		{"setting the clock", func() error { return m.SetClock(time.Unix(0, r.UnixNanos)) }},
 		{"setting the host name", func() error { return m.SetHostname(r.Hostname) }},
 		{"setting the machine id", func() error { return m.SetMachineID(r.MachineId) }},
+		{"configuring the network", func() error { return setLinks(m, links) }},
 	} {
 		if err := step.do(); err != nil {
 			return nil, status.Errorf(codes.Internal, "%s: %v", step.what, err)
@@ -50,6 +56,15 @@ func checkIdentity(r *agentv1.IdentifyRequest) error {
 		return status.Errorf(codes.InvalidArgument, "a host name of %d bytes, not 1 to %d", len(r.Hostname), maxHostname)
 	case err != nil || len(id) != agentv1.MachineIDSize/2:
 		return status.Errorf(codes.InvalidArgument, "%q is no machine id: %d hex digits", r.MachineId, agentv1.MachineIDSize)
+	}
+	return nil
+}
+
+func setLinks(m Machine, links []link.Config) error {
+	for _, l := range links {
+		if err := m.SetLink(l, true); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/link"
 )
 
 // Machine is what the agent does to the machine as a whole. In a guest it is kernel.
@@ -23,6 +25,8 @@ type Machine interface {
 	SetClock(time.Time) error
 	SetHostname(string) error
 	SetMachineID(string) error
+	// SetLink configures a network device and brings it up, or takes it down.
+	SetLink(c link.Config, up bool) error
 	// Sync returns when all file systems' data is on their disks.
 	Sync()
 	// PowerOff ends the machine at once. It returns only errors.
@@ -71,6 +75,14 @@ func (kernel) SetHostname(name string) error { return unix.Sethostname([]byte(na
 // SetMachineID implements Machine (machine-id(5)).
 func (kernel) SetMachineID(id string) error {
 	return os.WriteFile("/etc/machine-id", []byte(id+"\n"), 0o444)
+}
+
+// SetLink implements Machine.
+func (kernel) SetLink(c link.Config, up bool) error {
+	if up {
+		return link.Up(c)
+	}
+	return link.Down(c)
 }
 
 // Sync implements Machine.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
+	"github.com/micropod/micropod/internal/agent/link"
 	"github.com/micropod/micropod/internal/agent/reap"
 	"github.com/micropod/micropod/internal/agent/runtime"
 	"github.com/micropod/micropod/internal/guest"
@@ -66,7 +68,10 @@ func (m *machineLog) SetClock(t time.Time) error {
 }
 func (m *machineLog) SetHostname(n string) error   { return m.act("hostname " + n) }
 func (m *machineLog) SetMachineID(id string) error { return m.act("machine-id " + id) }
-func (m *machineLog) Sync()                        { _ = m.act("sync") }
+func (m *machineLog) SetLink(c link.Config, up bool) error {
+	return m.act(fmt.Sprintf("%s up=%t mac %x mtu %d %v by %v %v", c.Name(), up, c.MAC, c.MTU, c.Addresses, c.Gateway4, c.Gateway6))
+}
+func (m *machineLog) Sync() { _ = m.act("sync") }
 func (m *machineLog) PowerOff() error {
 	close(m.off)
 	return m.act("power off")
@@ -409,12 +414,36 @@ func TestShutdownEndsContainersThenTheMachine(t *testing.T) {
 	}
 }
 
+func TestSetInterface(t *testing.T) {
+	t.Parallel()
+	log := newMachineLog()
+	s := newGuest(t, Config{Machine: log}).connect(t)
+	r := &agentv1.SetInterfaceRequest{Down: true, Interface: &agentv1.NetworkInterface{Index: 2, Gateway6: make([]byte, 16)}}
+	if _, err := s.Agent().SetInterface(soon(t), r); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"eth2 up=false mac  mtu 0 [] by invalid IP ::"}; !slices.Equal(log.list(), want) {
+		t.Errorf("the machine saw %q, want %q", log.list(), want)
+	}
+	log.fail = log.list()[0]
+	if _, err := s.Agent().SetInterface(soon(t), r); status.Code(err) != codes.Internal {
+		t.Errorf("SetInterface = %v, want Internal", err)
+	}
+	if _, err := s.Agent().SetInterface(soon(t), &agentv1.SetInterfaceRequest{}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("SetInterface of none = %v, want InvalidArgument", err)
+	}
+}
+
 func TestIdentify(t *testing.T) {
 	t.Parallel()
 	good := func() *agentv1.IdentifyRequest {
 		return &agentv1.IdentifyRequest{
 			Entropy: make([]byte, 64), UnixNanos: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC).UnixNano(),
 			Hostname: "box", MachineId: strings.Repeat("0f", 16),
+			Interfaces: []*agentv1.NetworkInterface{{
+				Index: 1, Mac: []byte{2, 0, 0, 0, 0, 1}, Mtu: 1400, Gateway4: []byte{10, 0, 0, 1},
+				Addresses: []*agentv1.Address{{Ip: []byte{10, 0, 0, 2}, Prefix: 24}},
+			}},
 		}
 	}
 	log := newMachineLog()
@@ -422,18 +451,32 @@ func TestIdentify(t *testing.T) {
 	if _, err := s.Agent().Identify(soon(t), good()); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"entropy", "clock 2026-01-02", "hostname box", "machine-id " + strings.Repeat("0f", 16)}
+	want := []string{"entropy", "clock 2026-01-02", "hostname box", "machine-id " + strings.Repeat("0f", 16),
+		"eth1 up=true mac 020000000001 mtu 1400 [10.0.0.2/24] by 10.0.0.1 invalid IP"}
 	if got := log.list(); !slices.Equal(got, want) {
 		t.Errorf("the machine saw %q, want %q", got, want)
 	}
 	for name, spoil := range map[string]func(*agentv1.IdentifyRequest){
-		"little entropy":  func(r *agentv1.IdentifyRequest) { r.Entropy = r.Entropy[:agentv1.MinEntropy-1] },
-		"much entropy":    func(r *agentv1.IdentifyRequest) { r.Entropy = make([]byte, agentv1.MaxEntropy+1) },
-		"no time":         func(r *agentv1.IdentifyRequest) { r.UnixNanos = 0 },
-		"no name":         func(r *agentv1.IdentifyRequest) { r.Hostname = "" },
-		"long name":       func(r *agentv1.IdentifyRequest) { r.Hostname = strings.Repeat("n", 65) },
-		"short id":        func(r *agentv1.IdentifyRequest) { r.MachineId = "0f" },
-		"id not in hex":   func(r *agentv1.IdentifyRequest) { r.MachineId = strings.Repeat("xy", 16) },
+		"little entropy": func(r *agentv1.IdentifyRequest) { r.Entropy = r.Entropy[:agentv1.MinEntropy-1] },
+		"much entropy":   func(r *agentv1.IdentifyRequest) { r.Entropy = make([]byte, agentv1.MaxEntropy+1) },
+		"no time":        func(r *agentv1.IdentifyRequest) { r.UnixNanos = 0 },
+		"no name":        func(r *agentv1.IdentifyRequest) { r.Hostname = "" },
+		"long name":      func(r *agentv1.IdentifyRequest) { r.Hostname = strings.Repeat("n", 65) },
+		"short id":       func(r *agentv1.IdentifyRequest) { r.MachineId = "0f" },
+		"id not in hex":  func(r *agentv1.IdentifyRequest) { r.MachineId = strings.Repeat("xy", 16) },
+		"many interfaces": func(r *agentv1.IdentifyRequest) {
+			r.Interfaces = make([]*agentv1.NetworkInterface, agentv1.MaxInterfaces+1)
+		},
+		"interface 16":     func(r *agentv1.IdentifyRequest) { r.Interfaces[0].Index = agentv1.MaxInterfaces },
+		"long MAC":         func(r *agentv1.IdentifyRequest) { r.Interfaces[0].Mac = make([]byte, 8) },
+		"large MTU":        func(r *agentv1.IdentifyRequest) { r.Interfaces[0].Mtu = 1 << 16 },
+		"address of bytes": func(r *agentv1.IdentifyRequest) { r.Interfaces[0].Addresses[0].Ip = []byte{1, 2, 3} },
+		"no address":       func(r *agentv1.IdentifyRequest) { r.Interfaces[0].Addresses[0] = nil },
+		"long prefix":      func(r *agentv1.IdentifyRequest) { r.Interfaces[0].Addresses[0].Prefix = 33 },
+		"v6 as v4 gateway": func(r *agentv1.IdentifyRequest) { r.Interfaces[0].Gateway4 = make([]byte, 16) },
+		"many addresses": func(r *agentv1.IdentifyRequest) {
+			r.Interfaces[0].Addresses = make([]*agentv1.Address, agentv1.MaxAddresses+1)
+		},
 		"id with newline": func(r *agentv1.IdentifyRequest) { r.MachineId = strings.Repeat("0f", 15) + "\n0" },
 	} {
 		r := good()

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/link"
 )
 
 const (
@@ -44,6 +46,9 @@ func setUp() error {
 	}
 	if err := loopbackUp(); err != nil {
 		return fmt.Errorf("bringing up loopback: %w", err)
+	}
+	if err := link.Prepare("/proc/sys"); err != nil {
+		return fmt.Errorf("preparing the network: %w", err)
 	}
 	limit := unix.Rlimit{Cur: openFiles, Max: openFiles}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -149,6 +149,7 @@ type IdentifyRequest struct {
 	UnixNanos     int64                  `protobuf:"varint,2,opt,name=unix_nanos,json=unixNanos,proto3" json:"unix_nanos,omitempty"` // host's clock
 	Hostname      string                 `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	MachineId     string                 `protobuf:"bytes,4,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"` // 32 hex digits
+	Interfaces    []*NetworkInterface    `protobuf:"bytes,5,rep,name=interfaces,proto3" json:"interfaces,omitempty"`                // at most 16; those not named stay down
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,6 +212,13 @@ func (x *IdentifyRequest) GetMachineId() string {
 	return ""
 }
 
+func (x *IdentifyRequest) GetInterfaces() []*NetworkInterface {
+	if x != nil {
+		return x.Interfaces
+	}
+	return nil
+}
+
 type IdentifyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -247,6 +255,232 @@ func (*IdentifyResponse) Descriptor() ([]byte, []int) {
 	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
 }
 
+// NetworkInterface is one of the guest's network devices and all that it is to have.
+type NetworkInterface struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Index     uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`        // of ethN, in the order of the machine's devices
+	Mac       []byte                 `protobuf:"bytes,2,opt,name=mac,proto3" json:"mac,omitempty"`             // 6 bytes
+	Mtu       uint32                 `protobuf:"varint,3,opt,name=mtu,proto3" json:"mtu,omitempty"`            // 0: as it is
+	Addresses []*Address             `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"` // at most 16
+	// Next hops of the default routes, 4 and 16 bytes; empty: none by this device.
+	Gateway4      []byte `protobuf:"bytes,5,opt,name=gateway4,proto3" json:"gateway4,omitempty"`
+	Gateway6      []byte `protobuf:"bytes,6,opt,name=gateway6,proto3" json:"gateway6,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkInterface) Reset() {
+	*x = NetworkInterface{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkInterface) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkInterface) ProtoMessage() {}
+
+func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkInterface.ProtoReflect.Descriptor instead.
+func (*NetworkInterface) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NetworkInterface) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *NetworkInterface) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *NetworkInterface) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *NetworkInterface) GetAddresses() []*Address {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *NetworkInterface) GetGateway4() []byte {
+	if x != nil {
+		return x.Gateway4
+	}
+	return nil
+}
+
+func (x *NetworkInterface) GetGateway6() []byte {
+	if x != nil {
+		return x.Gateway6
+	}
+	return nil
+}
+
+type Address struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ip            []byte                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`          // 4 or 16 bytes
+	Prefix        uint32                 `protobuf:"varint,2,opt,name=prefix,proto3" json:"prefix,omitempty"` // length, bits
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Address) Reset() {
+	*x = Address{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Address) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Address) ProtoMessage() {}
+
+func (x *Address) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Address.ProtoReflect.Descriptor instead.
+func (*Address) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Address) GetIp() []byte {
+	if x != nil {
+		return x.Ip
+	}
+	return nil
+}
+
+func (x *Address) GetPrefix() uint32 {
+	if x != nil {
+		return x.Prefix
+	}
+	return 0
+}
+
+type SetInterfaceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Interface     *NetworkInterface      `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
+	Down          bool                   `protobuf:"varint,2,opt,name=down,proto3" json:"down,omitempty"` // takes the device down and the addresses named away
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetInterfaceRequest) Reset() {
+	*x = SetInterfaceRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetInterfaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetInterfaceRequest) ProtoMessage() {}
+
+func (x *SetInterfaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetInterfaceRequest.ProtoReflect.Descriptor instead.
+func (*SetInterfaceRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SetInterfaceRequest) GetInterface() *NetworkInterface {
+	if x != nil {
+		return x.Interface
+	}
+	return nil
+}
+
+func (x *SetInterfaceRequest) GetDown() bool {
+	if x != nil {
+		return x.Down
+	}
+	return false
+}
+
+type SetInterfaceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetInterfaceResponse) Reset() {
+	*x = SetInterfaceResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetInterfaceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetInterfaceResponse) ProtoMessage() {}
+
+func (x *SetInterfaceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetInterfaceResponse.ProtoReflect.Descriptor instead.
+func (*SetInterfaceResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
 type StartContainerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -269,7 +503,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +515,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[4]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +528,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StartContainerRequest) GetId() string {
@@ -364,7 +598,7 @@ type RootFS struct {
 
 func (x *RootFS) Reset() {
 	*x = RootFS{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -376,7 +610,7 @@ func (x *RootFS) String() string {
 func (*RootFS) ProtoMessage() {}
 
 func (x *RootFS) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[5]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -389,7 +623,7 @@ func (x *RootFS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootFS.ProtoReflect.Descriptor instead.
 func (*RootFS) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RootFS) GetImageSlot() uint32 {
@@ -417,7 +651,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -429,7 +663,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[6]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -442,7 +676,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *File) GetPath() string {
@@ -476,7 +710,7 @@ type Stdio struct {
 
 func (x *Stdio) Reset() {
 	*x = Stdio{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +722,7 @@ func (x *Stdio) String() string {
 func (*Stdio) ProtoMessage() {}
 
 func (x *Stdio) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +735,7 @@ func (x *Stdio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdio.ProtoReflect.Descriptor instead.
 func (*Stdio) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Stdio) GetStdin() bool {
@@ -527,7 +761,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +773,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +786,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartResponse) GetPid() uint32 {
@@ -576,7 +810,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +822,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +835,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecRequest) GetContainerId() string {
@@ -656,7 +890,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +902,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +915,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WaitRequest) GetContainerId() string {
@@ -710,7 +944,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +956,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +969,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WaitResponse) GetExitCode() uint32 {
@@ -778,7 +1012,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +1024,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +1037,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SignalRequest) GetContainerId() string {
@@ -842,7 +1076,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1088,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1101,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 type ResizeRequest struct {
@@ -882,7 +1116,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1128,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1141,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResizeRequest) GetContainerId() string {
@@ -946,7 +1180,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1192,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1205,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type DeleteContainerRequest struct {
@@ -983,7 +1217,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1229,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1242,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -1026,7 +1260,7 @@ type DeleteContainerResponse struct {
 
 func (x *DeleteContainerResponse) Reset() {
 	*x = DeleteContainerResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1272,7 @@ func (x *DeleteContainerResponse) String() string {
 func (*DeleteContainerResponse) ProtoMessage() {}
 
 func (x *DeleteContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1285,7 @@ func (x *DeleteContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteContainerResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type DeleteProcessRequest struct {
@@ -1064,7 +1298,7 @@ type DeleteProcessRequest struct {
 
 func (x *DeleteProcessRequest) Reset() {
 	*x = DeleteProcessRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1310,7 @@ func (x *DeleteProcessRequest) String() string {
 func (*DeleteProcessRequest) ProtoMessage() {}
 
 func (x *DeleteProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1323,7 @@ func (x *DeleteProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessRequest.ProtoReflect.Descriptor instead.
 func (*DeleteProcessRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteProcessRequest) GetContainerId() string {
@@ -1114,7 +1348,7 @@ type DeleteProcessResponse struct {
 
 func (x *DeleteProcessResponse) Reset() {
 	*x = DeleteProcessResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1360,7 @@ func (x *DeleteProcessResponse) String() string {
 func (*DeleteProcessResponse) ProtoMessage() {}
 
 func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1373,7 @@ func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessResponse.ProtoReflect.Descriptor instead.
 func (*DeleteProcessResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type StateRequest struct {
@@ -1150,7 +1384,7 @@ type StateRequest struct {
 
 func (x *StateRequest) Reset() {
 	*x = StateRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1396,7 @@ func (x *StateRequest) String() string {
 func (*StateRequest) ProtoMessage() {}
 
 func (x *StateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1409,7 @@ func (x *StateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateRequest.ProtoReflect.Descriptor instead.
 func (*StateRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 type StateResponse struct {
@@ -1187,7 +1421,7 @@ type StateResponse struct {
 
 func (x *StateResponse) Reset() {
 	*x = StateResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1433,7 @@ func (x *StateResponse) String() string {
 func (*StateResponse) ProtoMessage() {}
 
 func (x *StateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1446,7 @@ func (x *StateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateResponse.ProtoReflect.Descriptor instead.
 func (*StateResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StateResponse) GetProcesses() []*ProcessState {
@@ -1235,7 +1469,7 @@ type ProcessState struct {
 
 func (x *ProcessState) Reset() {
 	*x = ProcessState{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1481,7 @@ func (x *ProcessState) String() string {
 func (*ProcessState) ProtoMessage() {}
 
 func (x *ProcessState) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1494,7 @@ func (x *ProcessState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessState.ProtoReflect.Descriptor instead.
 func (*ProcessState) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ProcessState) GetContainerId() string {
@@ -1307,7 +1541,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1553,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1566,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StatsRequest) GetContainerId() string {
@@ -1357,7 +1591,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1603,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1616,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StatsResponse) GetCpuUsec() uint64 {
@@ -1442,7 +1676,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1688,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1701,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 type ShutdownResponse struct {
@@ -1478,7 +1712,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1724,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1737,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 var File_api_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -1517,15 +1751,32 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\x12%\n" +
 	"\x0ekernel_version\x18\x03 \x01(\tR\rkernelVersion\x12\x17\n" +
-	"\aboot_id\x18\x04 \x01(\tR\x06bootId\"\x85\x01\n" +
+	"\aboot_id\x18\x04 \x01(\tR\x06bootId\"\xca\x01\n" +
 	"\x0fIdentifyRequest\x12\x18\n" +
 	"\aentropy\x18\x01 \x01(\fR\aentropy\x12\x1d\n" +
 	"\n" +
 	"unix_nanos\x18\x02 \x01(\x03R\tunixNanos\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x1d\n" +
 	"\n" +
-	"machine_id\x18\x04 \x01(\tR\tmachineId\"\x12\n" +
-	"\x10IdentifyResponse\"\x92\x02\n" +
+	"machine_id\x18\x04 \x01(\tR\tmachineId\x12C\n" +
+	"\n" +
+	"interfaces\x18\x05 \x03(\v2#.micropod.agent.v1.NetworkInterfaceR\n" +
+	"interfaces\"\x12\n" +
+	"\x10IdentifyResponse\"\xbe\x01\n" +
+	"\x10NetworkInterface\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x10\n" +
+	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x10\n" +
+	"\x03mtu\x18\x03 \x01(\rR\x03mtu\x128\n" +
+	"\taddresses\x18\x04 \x03(\v2\x1a.micropod.agent.v1.AddressR\taddresses\x12\x1a\n" +
+	"\bgateway4\x18\x05 \x01(\fR\bgateway4\x12\x1a\n" +
+	"\bgateway6\x18\x06 \x01(\fR\bgateway6\"1\n" +
+	"\aAddress\x12\x0e\n" +
+	"\x02ip\x18\x01 \x01(\fR\x02ip\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\rR\x06prefix\"l\n" +
+	"\x13SetInterfaceRequest\x12A\n" +
+	"\tinterface\x18\x01 \x01(\v2#.micropod.agent.v1.NetworkInterfaceR\tinterface\x12\x12\n" +
+	"\x04down\x18\x02 \x01(\bR\x04down\"\x16\n" +
+	"\x14SetInterfaceResponse\"\x92\x02\n" +
 	"\x15StartContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x121\n" +
@@ -1605,10 +1856,11 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"writeBytes\x12\x1b\n" +
 	"\toom_kills\x18\a \x01(\x04R\boomKills\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
-	"\x10ShutdownResponse2\xf2\a\n" +
+	"\x10ShutdownResponse2\xd3\b\n" +
 	"\x05Agent\x12J\n" +
 	"\x05Hello\x12\x1f.micropod.agent.v1.HelloRequest\x1a .micropod.agent.v1.HelloResponse\x12S\n" +
-	"\bIdentify\x12\".micropod.agent.v1.IdentifyRequest\x1a#.micropod.agent.v1.IdentifyResponse\x12\\\n" +
+	"\bIdentify\x12\".micropod.agent.v1.IdentifyRequest\x1a#.micropod.agent.v1.IdentifyResponse\x12_\n" +
+	"\fSetInterface\x12&.micropod.agent.v1.SetInterfaceRequest\x1a'.micropod.agent.v1.SetInterfaceResponse\x12\\\n" +
 	"\x0eStartContainer\x12(.micropod.agent.v1.StartContainerRequest\x1a .micropod.agent.v1.StartResponse\x12H\n" +
 	"\x04Exec\x12\x1e.micropod.agent.v1.ExecRequest\x1a .micropod.agent.v1.StartResponse\x12G\n" +
 	"\x04Wait\x12\x1e.micropod.agent.v1.WaitRequest\x1a\x1f.micropod.agent.v1.WaitResponse\x12M\n" +
@@ -1632,72 +1884,81 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*HelloRequest)(nil),            // 0: micropod.agent.v1.HelloRequest
 	(*HelloResponse)(nil),           // 1: micropod.agent.v1.HelloResponse
 	(*IdentifyRequest)(nil),         // 2: micropod.agent.v1.IdentifyRequest
 	(*IdentifyResponse)(nil),        // 3: micropod.agent.v1.IdentifyResponse
-	(*StartContainerRequest)(nil),   // 4: micropod.agent.v1.StartContainerRequest
-	(*RootFS)(nil),                  // 5: micropod.agent.v1.RootFS
-	(*File)(nil),                    // 6: micropod.agent.v1.File
-	(*Stdio)(nil),                   // 7: micropod.agent.v1.Stdio
-	(*StartResponse)(nil),           // 8: micropod.agent.v1.StartResponse
-	(*ExecRequest)(nil),             // 9: micropod.agent.v1.ExecRequest
-	(*WaitRequest)(nil),             // 10: micropod.agent.v1.WaitRequest
-	(*WaitResponse)(nil),            // 11: micropod.agent.v1.WaitResponse
-	(*SignalRequest)(nil),           // 12: micropod.agent.v1.SignalRequest
-	(*SignalResponse)(nil),          // 13: micropod.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),           // 14: micropod.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),          // 15: micropod.agent.v1.ResizeResponse
-	(*DeleteContainerRequest)(nil),  // 16: micropod.agent.v1.DeleteContainerRequest
-	(*DeleteContainerResponse)(nil), // 17: micropod.agent.v1.DeleteContainerResponse
-	(*DeleteProcessRequest)(nil),    // 18: micropod.agent.v1.DeleteProcessRequest
-	(*DeleteProcessResponse)(nil),   // 19: micropod.agent.v1.DeleteProcessResponse
-	(*StateRequest)(nil),            // 20: micropod.agent.v1.StateRequest
-	(*StateResponse)(nil),           // 21: micropod.agent.v1.StateResponse
-	(*ProcessState)(nil),            // 22: micropod.agent.v1.ProcessState
-	(*StatsRequest)(nil),            // 23: micropod.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 24: micropod.agent.v1.StatsResponse
-	(*ShutdownRequest)(nil),         // 25: micropod.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),        // 26: micropod.agent.v1.ShutdownResponse
+	(*NetworkInterface)(nil),        // 4: micropod.agent.v1.NetworkInterface
+	(*Address)(nil),                 // 5: micropod.agent.v1.Address
+	(*SetInterfaceRequest)(nil),     // 6: micropod.agent.v1.SetInterfaceRequest
+	(*SetInterfaceResponse)(nil),    // 7: micropod.agent.v1.SetInterfaceResponse
+	(*StartContainerRequest)(nil),   // 8: micropod.agent.v1.StartContainerRequest
+	(*RootFS)(nil),                  // 9: micropod.agent.v1.RootFS
+	(*File)(nil),                    // 10: micropod.agent.v1.File
+	(*Stdio)(nil),                   // 11: micropod.agent.v1.Stdio
+	(*StartResponse)(nil),           // 12: micropod.agent.v1.StartResponse
+	(*ExecRequest)(nil),             // 13: micropod.agent.v1.ExecRequest
+	(*WaitRequest)(nil),             // 14: micropod.agent.v1.WaitRequest
+	(*WaitResponse)(nil),            // 15: micropod.agent.v1.WaitResponse
+	(*SignalRequest)(nil),           // 16: micropod.agent.v1.SignalRequest
+	(*SignalResponse)(nil),          // 17: micropod.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),           // 18: micropod.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),          // 19: micropod.agent.v1.ResizeResponse
+	(*DeleteContainerRequest)(nil),  // 20: micropod.agent.v1.DeleteContainerRequest
+	(*DeleteContainerResponse)(nil), // 21: micropod.agent.v1.DeleteContainerResponse
+	(*DeleteProcessRequest)(nil),    // 22: micropod.agent.v1.DeleteProcessRequest
+	(*DeleteProcessResponse)(nil),   // 23: micropod.agent.v1.DeleteProcessResponse
+	(*StateRequest)(nil),            // 24: micropod.agent.v1.StateRequest
+	(*StateResponse)(nil),           // 25: micropod.agent.v1.StateResponse
+	(*ProcessState)(nil),            // 26: micropod.agent.v1.ProcessState
+	(*StatsRequest)(nil),            // 27: micropod.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 28: micropod.agent.v1.StatsResponse
+	(*ShutdownRequest)(nil),         // 29: micropod.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),        // 30: micropod.agent.v1.ShutdownResponse
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
-	5,  // 0: micropod.agent.v1.StartContainerRequest.rootfs:type_name -> micropod.agent.v1.RootFS
-	6,  // 1: micropod.agent.v1.StartContainerRequest.files:type_name -> micropod.agent.v1.File
-	7,  // 2: micropod.agent.v1.StartContainerRequest.stdio:type_name -> micropod.agent.v1.Stdio
-	7,  // 3: micropod.agent.v1.ExecRequest.stdio:type_name -> micropod.agent.v1.Stdio
-	22, // 4: micropod.agent.v1.StateResponse.processes:type_name -> micropod.agent.v1.ProcessState
-	11, // 5: micropod.agent.v1.ProcessState.exit:type_name -> micropod.agent.v1.WaitResponse
-	0,  // 6: micropod.agent.v1.Agent.Hello:input_type -> micropod.agent.v1.HelloRequest
-	2,  // 7: micropod.agent.v1.Agent.Identify:input_type -> micropod.agent.v1.IdentifyRequest
-	4,  // 8: micropod.agent.v1.Agent.StartContainer:input_type -> micropod.agent.v1.StartContainerRequest
-	9,  // 9: micropod.agent.v1.Agent.Exec:input_type -> micropod.agent.v1.ExecRequest
-	10, // 10: micropod.agent.v1.Agent.Wait:input_type -> micropod.agent.v1.WaitRequest
-	12, // 11: micropod.agent.v1.Agent.Signal:input_type -> micropod.agent.v1.SignalRequest
-	14, // 12: micropod.agent.v1.Agent.Resize:input_type -> micropod.agent.v1.ResizeRequest
-	16, // 13: micropod.agent.v1.Agent.DeleteContainer:input_type -> micropod.agent.v1.DeleteContainerRequest
-	18, // 14: micropod.agent.v1.Agent.DeleteProcess:input_type -> micropod.agent.v1.DeleteProcessRequest
-	20, // 15: micropod.agent.v1.Agent.State:input_type -> micropod.agent.v1.StateRequest
-	23, // 16: micropod.agent.v1.Agent.Stats:input_type -> micropod.agent.v1.StatsRequest
-	25, // 17: micropod.agent.v1.Agent.Shutdown:input_type -> micropod.agent.v1.ShutdownRequest
-	1,  // 18: micropod.agent.v1.Agent.Hello:output_type -> micropod.agent.v1.HelloResponse
-	3,  // 19: micropod.agent.v1.Agent.Identify:output_type -> micropod.agent.v1.IdentifyResponse
-	8,  // 20: micropod.agent.v1.Agent.StartContainer:output_type -> micropod.agent.v1.StartResponse
-	8,  // 21: micropod.agent.v1.Agent.Exec:output_type -> micropod.agent.v1.StartResponse
-	11, // 22: micropod.agent.v1.Agent.Wait:output_type -> micropod.agent.v1.WaitResponse
-	13, // 23: micropod.agent.v1.Agent.Signal:output_type -> micropod.agent.v1.SignalResponse
-	15, // 24: micropod.agent.v1.Agent.Resize:output_type -> micropod.agent.v1.ResizeResponse
-	17, // 25: micropod.agent.v1.Agent.DeleteContainer:output_type -> micropod.agent.v1.DeleteContainerResponse
-	19, // 26: micropod.agent.v1.Agent.DeleteProcess:output_type -> micropod.agent.v1.DeleteProcessResponse
-	21, // 27: micropod.agent.v1.Agent.State:output_type -> micropod.agent.v1.StateResponse
-	24, // 28: micropod.agent.v1.Agent.Stats:output_type -> micropod.agent.v1.StatsResponse
-	26, // 29: micropod.agent.v1.Agent.Shutdown:output_type -> micropod.agent.v1.ShutdownResponse
-	18, // [18:30] is the sub-list for method output_type
-	6,  // [6:18] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	4,  // 0: micropod.agent.v1.IdentifyRequest.interfaces:type_name -> micropod.agent.v1.NetworkInterface
+	5,  // 1: micropod.agent.v1.NetworkInterface.addresses:type_name -> micropod.agent.v1.Address
+	4,  // 2: micropod.agent.v1.SetInterfaceRequest.interface:type_name -> micropod.agent.v1.NetworkInterface
+	9,  // 3: micropod.agent.v1.StartContainerRequest.rootfs:type_name -> micropod.agent.v1.RootFS
+	10, // 4: micropod.agent.v1.StartContainerRequest.files:type_name -> micropod.agent.v1.File
+	11, // 5: micropod.agent.v1.StartContainerRequest.stdio:type_name -> micropod.agent.v1.Stdio
+	11, // 6: micropod.agent.v1.ExecRequest.stdio:type_name -> micropod.agent.v1.Stdio
+	26, // 7: micropod.agent.v1.StateResponse.processes:type_name -> micropod.agent.v1.ProcessState
+	15, // 8: micropod.agent.v1.ProcessState.exit:type_name -> micropod.agent.v1.WaitResponse
+	0,  // 9: micropod.agent.v1.Agent.Hello:input_type -> micropod.agent.v1.HelloRequest
+	2,  // 10: micropod.agent.v1.Agent.Identify:input_type -> micropod.agent.v1.IdentifyRequest
+	6,  // 11: micropod.agent.v1.Agent.SetInterface:input_type -> micropod.agent.v1.SetInterfaceRequest
+	8,  // 12: micropod.agent.v1.Agent.StartContainer:input_type -> micropod.agent.v1.StartContainerRequest
+	13, // 13: micropod.agent.v1.Agent.Exec:input_type -> micropod.agent.v1.ExecRequest
+	14, // 14: micropod.agent.v1.Agent.Wait:input_type -> micropod.agent.v1.WaitRequest
+	16, // 15: micropod.agent.v1.Agent.Signal:input_type -> micropod.agent.v1.SignalRequest
+	18, // 16: micropod.agent.v1.Agent.Resize:input_type -> micropod.agent.v1.ResizeRequest
+	20, // 17: micropod.agent.v1.Agent.DeleteContainer:input_type -> micropod.agent.v1.DeleteContainerRequest
+	22, // 18: micropod.agent.v1.Agent.DeleteProcess:input_type -> micropod.agent.v1.DeleteProcessRequest
+	24, // 19: micropod.agent.v1.Agent.State:input_type -> micropod.agent.v1.StateRequest
+	27, // 20: micropod.agent.v1.Agent.Stats:input_type -> micropod.agent.v1.StatsRequest
+	29, // 21: micropod.agent.v1.Agent.Shutdown:input_type -> micropod.agent.v1.ShutdownRequest
+	1,  // 22: micropod.agent.v1.Agent.Hello:output_type -> micropod.agent.v1.HelloResponse
+	3,  // 23: micropod.agent.v1.Agent.Identify:output_type -> micropod.agent.v1.IdentifyResponse
+	7,  // 24: micropod.agent.v1.Agent.SetInterface:output_type -> micropod.agent.v1.SetInterfaceResponse
+	12, // 25: micropod.agent.v1.Agent.StartContainer:output_type -> micropod.agent.v1.StartResponse
+	12, // 26: micropod.agent.v1.Agent.Exec:output_type -> micropod.agent.v1.StartResponse
+	15, // 27: micropod.agent.v1.Agent.Wait:output_type -> micropod.agent.v1.WaitResponse
+	17, // 28: micropod.agent.v1.Agent.Signal:output_type -> micropod.agent.v1.SignalResponse
+	19, // 29: micropod.agent.v1.Agent.Resize:output_type -> micropod.agent.v1.ResizeResponse
+	21, // 30: micropod.agent.v1.Agent.DeleteContainer:output_type -> micropod.agent.v1.DeleteContainerResponse
+	23, // 31: micropod.agent.v1.Agent.DeleteProcess:output_type -> micropod.agent.v1.DeleteProcessResponse
+	25, // 32: micropod.agent.v1.Agent.State:output_type -> micropod.agent.v1.StateResponse
+	28, // 33: micropod.agent.v1.Agent.Stats:output_type -> micropod.agent.v1.StatsResponse
+	30, // 34: micropod.agent.v1.Agent.Shutdown:output_type -> micropod.agent.v1.ShutdownResponse
+	22, // [22:35] is the sub-list for method output_type
+	9,  // [9:22] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }
@@ -1711,7 +1972,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

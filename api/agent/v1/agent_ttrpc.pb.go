@@ -10,6 +10,7 @@ import (
 type AgentService interface {
 	Hello(context.Context, *HelloRequest) (*HelloResponse, error)
 	Identify(context.Context, *IdentifyRequest) (*IdentifyResponse, error)
+	SetInterface(context.Context, *SetInterfaceRequest) (*SetInterfaceResponse, error)
 	StartContainer(context.Context, *StartContainerRequest) (*StartResponse, error)
 	Exec(context.Context, *ExecRequest) (*StartResponse, error)
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
@@ -38,6 +39,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Identify(ctx, &req)
+			},
+			"SetInterface": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req SetInterfaceRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.SetInterface(ctx, &req)
 			},
 			"StartContainer": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req StartContainerRequest
@@ -134,6 +142,14 @@ func (c *agentClient) Hello(ctx context.Context, req *HelloRequest) (*HelloRespo
 func (c *agentClient) Identify(ctx context.Context, req *IdentifyRequest) (*IdentifyResponse, error) {
 	var resp IdentifyResponse
 	if err := c.client.Call(ctx, "micropod.agent.v1.Agent", "Identify", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) SetInterface(ctx context.Context, req *SetInterfaceRequest) (*SetInterfaceResponse, error) {
+	var resp SetInterfaceResponse
+	if err := c.client.Call(ctx, "micropod.agent.v1.Agent", "SetInterface", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

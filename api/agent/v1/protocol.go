@@ -14,4 +14,6 @@ const (
 	MinEntropy    = 32
 	MaxEntropy    = 512
 	MachineIDSize = 32 // hex digits
+	MaxInterfaces = 16 // network devices of a guest
+	MaxAddresses  = 16 // of one device
 )

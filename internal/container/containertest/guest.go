@@ -339,6 +339,10 @@ func (s *session) Identify(context.Context, *agentv1.IdentifyRequest) (*agentv1.
 	return nil, status.Error(codes.Unimplemented, "identify")
 }
 
+func (s *session) SetInterface(context.Context, *agentv1.SetInterfaceRequest) (*agentv1.SetInterfaceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "set interface")
+}
+
 func (s *session) DeleteContainer(context.Context, *agentv1.DeleteContainerRequest) (*agentv1.DeleteContainerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "delete container")
 }
