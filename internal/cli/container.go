@@ -14,7 +14,7 @@ func newContainer(a *app) *cobra.Command {
 	_ = inspect.Flags().Set("type", "container")
 	return group("container", "Manage containers", `  micropod container ls -a
   micropod container inspect web`,
-		newRun(a), newCreate(a), newStart(a), newStop(a), newRestart(a), newKill(a), newRm(a),
+		newRun(a), newCreate(a), newStart(a), newStop(a), newRestart(a), newUpdate(a), newKill(a), newRm(a),
 		newExec(a), newAttach(a), newWait(a), list, newLogs(a), inspect,
 	)
 }

@@ -30,6 +30,7 @@ type containerFlags struct {
 	cpusetCPUs, stopSignal, platform, pull                string
 	stopTimeout                                           int
 	storageOpts                                           []string
+	restart                                               string
 	oomScoreAdj                                           int32
 	vcpus                                                 uint32
 	kernel, engine                                        string
@@ -56,6 +57,7 @@ func (o *containerFlags) addFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.annotations, "annotation", nil, "set an annotation `key=value` of the OCI runtime spec")
 	f.StringVar(&o.stopSignal, "stop-signal", "", "`signal` that asks the process to end (default: the image's, else SIGTERM)")
 	f.IntVar(&o.stopTimeout, "stop-timeout", 0, "`seconds` between the stop signal and SIGKILL (default 10)")
+	addRestart(f, &o.restart)
 	f.StringVar(&o.pull, "pull", "missing", "pull the image: `always|missing|never`")
 	f.StringVar(&o.platform, "platform", "", "`os/arch` of the image")
 	o.addRights(f)
@@ -122,7 +124,7 @@ func (o *containerFlags) config(f *pflag.FlagSet, args []string) (*v1.ContainerC
 		}
 	}
 	for _, step := range []func(*v1.ContainerConfig) error{
-		o.readEnv, o.readLabels, o.readMounts, o.readSecurity, o.readResources, o.readMachine,
+		o.readEnv, o.readLabels, o.readMounts, o.readSecurity, o.readResources, o.readMachine, o.readRestart,
 	} {
 		if err := step(c); err != nil {
 			return nil, err

@@ -15,6 +15,7 @@ type containerState struct {
 	Status     string
 	Running    bool
 	Paused     bool
+	Restarting bool
 	OOMKilled  bool
 	Pid        uint32
 	ExitCode   uint32
@@ -41,6 +42,7 @@ type hostConfig struct {
 	OomScoreAdj                                                 int32
 	Ulimits                                                     []ulimitView
 	Devices                                                     []deviceView
+	RestartPolicy                                               restartView
 }
 
 type ulimitView struct {
@@ -53,6 +55,7 @@ type deviceView struct{ PathOnHost, PathInContainer, CgroupPermissions string }
 type containerInspect struct {
 	Id, Created, Name, Image, ImageName, Path string
 	Args                                      []string
+	RestartCount                              uint32
 	State                                     containerState
 	Config                                    containerConfig
 	HostConfig                                hostConfig
@@ -64,8 +67,9 @@ func containerView(c *v1.Container) any {
 	config := c.Config
 	v := containerInspect{
 		Id: c.Id, Created: instant(c.CreatedAt), Name: "/" + c.Name, Image: c.ImageId, ImageName: c.Image, LogPath: c.LogPath, Args: []string{},
+		RestartCount: c.RestartCount,
 		State: containerState{
-			Status: containerStateName(c.State), Running: running(c.State), OOMKilled: c.Exit.GetOomKilled(), Pid: c.Pid,
+			Status: containerStateName(c.State), Running: running(c.State), Restarting: c.State == v1.ContainerState_CONTAINER_STATE_RESTARTING, OOMKilled: c.Exit.GetOomKilled(), Pid: c.Pid,
 			ExitCode: c.Exit.GetCode(), Signal: c.Exit.GetSignal(), Error: firstOf(c.Error, c.Exit.GetReason()),
 			StartedAt: instant(c.StartedAt), FinishedAt: instant(c.FinishedAt),
 		},
@@ -94,6 +98,7 @@ func hostView(c *v1.ContainerConfig) hostConfig {
 		NanoCpus: r.GetNanoCpus(), PidsLimit: r.GetPidsLimit(), CpuShares: r.GetCpuShares(), ShmSize: r.GetShmBytes(),
 		CpusetCpus: r.GetCpusetCpus(), Tmpfs: c.GetTmpfs(), Sysctls: c.GetSysctls(), Annotations: c.GetAnnotations(),
 		OomScoreAdj: c.GetOomScoreAdj(), Ulimits: []ulimitView{}, Devices: []deviceView{},
+		RestartPolicy: restartView{c.GetRestart().GetName(), c.GetRestart().GetMaxRetries()},
 	}
 	for _, u := range c.GetUlimits() {
 		h.Ulimits = append(h.Ulimits, ulimitView{u.Name, u.Soft, u.Hard})

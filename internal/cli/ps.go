@@ -142,6 +142,8 @@ func containerStatus(c *v1.Container, whole bool) string {
 		return "Up " + units.HumanDuration(time.Since(c.StartedAt.AsTime()))
 	case v1.ContainerState_CONTAINER_STATE_EXITED:
 		return fmt.Sprintf("Exited (%d) %s", c.Exit.GetCode(), ago(c.FinishedAt))
+	case v1.ContainerState_CONTAINER_STATE_RESTARTING:
+		return fmt.Sprintf("Restarting (%d) %s", c.Exit.GetCode(), ago(c.FinishedAt))
 	}
 	name := containerStateName(c.State)
 	if why := strings.Join(strings.Fields(printable(c.Error)), " "); c.State == v1.ContainerState_CONTAINER_STATE_ERROR && why != "" {

@@ -22,6 +22,7 @@ type Config struct {
 	StdinOnce  bool          // input ends with the first client that gives it
 	StopWait   time.Duration // before SIGKILL; 0: 10 s
 	AutoRemove bool
+	Restart    Restart
 	VM         VM
 
 	// Auth is for a pull that Create may need; nobody keeps it.
@@ -69,6 +70,8 @@ type Info struct {
 	MachineID string
 	PID       uint32 // in the guest, 0 when it does not run
 
+	RestartCount int // of starts by the policy since a user started it
+
 	Created, Started, Finished time.Time
 
 	Exit    *Exit    // of the last run; nil before its end
@@ -77,7 +80,7 @@ type Info struct {
 	Error   string // why it could not be started
 }
 
-// Running tells whether its machine is up for it.
+// Running tells whether it is up, going there or ending; Docker counts one that waits for its next start among these.
 func (i Info) Running() bool {
-	return i.State == Starting || i.State == Running || i.State == Stopping
+	return i.State == Starting || i.State == Running || i.State == Stopping || i.State == Restarting
 }

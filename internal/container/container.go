@@ -31,6 +31,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -91,6 +92,8 @@ type Service struct {
 	end  context.CancelCauseFunc
 	work sync.WaitGroup // goroutines and operations that Close waits for
 
+	turns chan struct{} // full while as many containers as may be are started by themselves
+
 	mu      sync.RWMutex
 	entries map[string]*entry // by id, created ones only
 	names   map[string]string // to id; also of containers being created
@@ -107,7 +110,7 @@ func New(c ServiceConfig) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{ServiceConfig: c, records: records, entries: map[string]*entry{}, names: map[string]string{}}
+	s := &Service{ServiceConfig: c, records: records, entries: map[string]*entry{}, names: map[string]string{}, turns: make(chan struct{}, max(4, 2*runtime.NumCPU()))}
 	s.life, s.end = context.WithCancelCause(context.Background())
 	if err := s.recover(); err != nil {
 		return nil, fmt.Errorf("reading the containers: %w", err)

@@ -132,6 +132,11 @@ func (e *entry) change(to State, action string, edit func(*record)) error {
 	if edit != nil {
 		edit(&next)
 	}
+	return e.put(next)
+}
+
+// put stores a record, and only then shows it. e.write is held.
+func (e *entry) put(next record) error {
 	if err := e.s.records.Put(e.id, next); err != nil {
 		return err
 	}
@@ -154,6 +159,25 @@ func (e *entry) settle(to State, edit func(*record)) {
 	defer e.mu.Unlock()
 	e.rec.State = to
 	edit(&e.rec)
+}
+
+// over records the end of a run, or of a start that failed, and returns the state that follows: otherwise, or
+// Restarting. Like settle it cannot be refused.
+func (e *entry) over(exit Exit, otherwise State, edit func(*record)) State {
+	e.write.Lock()
+	defer e.write.Unlock()
+	next := e.record()
+	next.State = next.ends(exit, otherwise)
+	if edit != nil {
+		edit(&next)
+	}
+	if err := e.put(next); err != nil {
+		e.log.Error("storing the container's state", "state", next.State, "error", err)
+		e.mu.Lock()
+		e.rec = next
+		e.mu.Unlock()
+	}
+	return next.State
 }
 
 func (e *entry) publish(action string, attributes map[string]string) {

@@ -68,6 +68,7 @@ var programs = map[string]containertest.Program{
 			}
 		}
 	},
+	"fail":     func(*containertest.Process) containertest.Exit { return containertest.Exit{Code: 3} },
 	"stubborn": func(p *containertest.Process) containertest.Exit { <-p.Killed; return containertest.Exit{} },
 	"wedged":   func(p *containertest.Process) containertest.Exit { <-p.Killed; return containertest.Exit{} },
 	"oom": func(*containertest.Process) containertest.Exit {
@@ -306,5 +307,22 @@ func (w *world) nothingLeft() {
 	}
 	if l := w.List(container.Filter{All: true}); len(l) != 0 {
 		w.t.Errorf("containers are left: %v", l)
+	}
+}
+
+// editRecord changes a container's stored record while no daemon runs.
+func (w *world) editRecord(id string, edit func(map[string]any)) {
+	w.t.Helper()
+	db, err := store.Open(filepath.Join(w.dir, "state.db"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer db.Close()
+	records, err := store.NewBucket[map[string]any](db, "containers", 1)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := records.Update(id, func(r *map[string]any) error { edit(*r); return nil }); err != nil {
+		w.t.Fatal(err)
 	}
 }

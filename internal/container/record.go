@@ -27,6 +27,11 @@ type record struct {
 
 	Created, Started, Finished time.Time
 
+	// Stopped: a user ended the last run, or is about to.
+	Stopped      bool          `json:",omitempty"`
+	RestartCount int           `json:",omitempty"`
+	Backoff      time.Duration `json:",omitempty"` // between the last end and the next start
+
 	Exit  *Exit `json:",omitempty"`
 	Args  []string
 	Error string
@@ -48,5 +53,7 @@ func (r *record) info(logPath string) Info {
 		Args:      r.Args,
 		LogPath:   logPath,
 		Error:     r.Error,
+
+		RestartCount: r.RestartCount,
 	}
 }

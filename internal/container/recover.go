@@ -69,9 +69,17 @@ func (e *entry) takeUp() {
 	case Running, Stopping:
 		e.adopt()
 	case Exited:
-		e.later(func(context.Context) { e.stopMachine(); e.removeIfAsked() })
+		e.later(func(ctx context.Context) {
+			e.stopMachine()
+			e.startOrRemove(ctx)
+		})
 	case Error:
-		e.removeIfAsked()
+		e.later(e.startOrRemove)
+	case Restarting:
+		e.later(func(context.Context) {
+			e.stopMachine()
+			e.restartLater(nil)
+		})
 	}
 }
 
@@ -93,14 +101,25 @@ func (e *entry) removeIfAsked() {
 	}
 }
 
+// startOrRemove does what is owed to a container that does not run when the daemon starts. The operation lock is held.
+func (e *entry) startOrRemove(ctx context.Context) {
+	rec := e.record()
+	if rec.restartsWithDaemon() {
+		e.startWithDaemon(ctx)
+		return
+	}
+	e.removeIfAsked()
+}
+
 func (e *entry) undoStart(ctx context.Context) {
 	if err := e.s.Machines.Stop(ctx, e.record().MachineID, 0, true); err != nil {
 		e.log.Error("ending the machine of a half-started container", "error", err)
 	}
-	e.settle(Error, func(r *record) {
-		r.Error, r.Finished = "the daemon ended while it started", time.Now().UTC()
-		r.Exit = &Exit{Code: 125, At: r.Finished, Reason: r.Error}
-	})
+	const why = "the daemon ended while it started"
+	if e.over(Exit{Code: 125, At: time.Now().UTC(), Reason: why}, Error, func(r *record) { r.Error = why }) == Restarting {
+		e.restartLater(nil)
+		return
+	}
 	e.removeIfAsked()
 }
 

@@ -35,20 +35,25 @@ func (s *Service) Start(ctx context.Context, ref string) (Info, error) {
 	if i := e.info(); i.State == Running { // as users of docker start expect
 		return i, nil
 	}
-	if err := e.start(ctx); err != nil {
+	if err := e.start(ctx, false); err != nil {
 		return Info{}, err
 	}
 	return e.info(), nil
 }
 
-// start is Start under the operation lock.
-func (e *entry) start(ctx context.Context) error {
+// start is Start under the operation lock. again tells that the restart policy asks, not a user.
+func (e *entry) start(ctx context.Context, again bool) error {
 	if r := e.current(); r != nil && r.done() { // its machine may still be stopping
 		if err := await(ctx, r.finished); err != nil {
 			return fmt.Errorf("waiting for the end of the machine of container %q: %w", e.name, err)
 		}
 	}
-	err := e.change(Starting, "start", func(r *record) { r.Error, r.Exit, r.PID = "", nil, 0 })
+	err := e.change(Starting, "start", func(r *record) {
+		r.Error, r.Exit, r.PID = "", nil, 0
+		if !again {
+			r.Stopped, r.RestartCount, r.Backoff = false, 0, 0
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -62,7 +67,7 @@ func (e *entry) start(ctx context.Context) error {
 		err = e.change(Running, "start", func(rec *record) { rec.PID, rec.Started, rec.Finished = pid, time.Now().UTC(), time.Time{} })
 	}
 	if err != nil {
-		return e.startFailed(ctx, r, err, &u)
+		return e.startFailed(ctx, r, err, &u, again)
 	}
 	u.Release()
 	e.supervise(r)
@@ -120,22 +125,32 @@ func startRequest(r *record, b *ocispec.Bundle) *agentv1.StartContainerRequest {
 }
 
 // startFailed takes a start back and settles the container's state.
-func (e *entry) startFailed(ctx context.Context, r *run, err error, u *undo.Stack) error {
+func (e *entry) startFailed(ctx context.Context, r *run, err error, u *undo.Stack, again bool) error {
 	if cause := context.Cause(ctx); cause != nil {
 		err = fmt.Errorf("starting container %q was cancelled: %w", e.name, cause)
 	}
 	undone := u.Run(ctx)
-	e.settle(Error, func(rec *record) {
-		rec.Error, rec.Finished = err.Error(), time.Now().UTC()
-		rec.Exit = &Exit{Code: uint32(exitCode(err)), At: rec.Finished, Reason: rec.Error}
-	})
+	state := e.failed(err, again)
 	r.abort(err)
 	e.log.Warn("container did not start", "error", err)
 	e.publish("die", map[string]string{"error": err.Error()})
+	if state == Restarting {
+		e.restartLater(r)
+	}
 	if e.record().Config.AutoRemove && !errors.Is(err, ErrShutdown) {
 		e.s.spawn(func() { e.autoRemove() })
 	}
 	return withUndo(err, undone)
+}
+
+// failed records a start that failed. A user's own is told to the user and not tried again.
+func (e *entry) failed(err error, again bool) State {
+	exit := Exit{Code: uint32(exitCode(err)), At: time.Now().UTC(), Reason: err.Error()}
+	if again {
+		return e.over(exit, Error, func(r *record) { r.Error = exit.Reason })
+	}
+	e.settle(Error, func(r *record) { r.Error, r.Finished, r.Exit = exit.Reason, exit.At, &exit })
+	return Error
 }
 
 // exitCode is what a command line should exit with after a failed start.

@@ -33,6 +33,9 @@ import (
 //	┌─────▼────┐ ends           │
 //	│ Stopping ├────────────────┘
 //	└──────────┘
+//
+// Where the restart policy wants it, what would be Exited or Error is Restarting instead: from there
+// Starting when the back-off is over, Exited by Stop.
 type State int
 
 // What holds in each state, and what is owed.
@@ -51,9 +54,11 @@ const (
 	Exited
 	// Error: as Created; Error tells why it could not be started.
 	Error
+	// Restarting: as Exited or Error; it is started again when its back-off is over.
+	Restarting
 )
 
-var stateNames = [...]string{"creating", "created", "starting", "running", "stopping", "exited", "error"}
+var stateNames = [...]string{"creating", "created", "starting", "running", "stopping", "exited", "error", "restarting"}
 
 func (s State) String() string {
 	if s < 0 || int(s) >= len(stateNames) {
@@ -79,11 +84,13 @@ func (s *State) UnmarshalText(text []byte) error {
 var legal = [...][]State{
 	Creating: {Created},
 	Created:  {Starting},
-	Starting: {Running, Error},
-	Running:  {Stopping, Exited},
+	Starting: {Running, Error, Restarting},
+	Running:  {Stopping, Exited, Restarting},
 	Stopping: {Exited},
 	Exited:   {Starting},
 	Error:    {Starting},
+
+	Restarting: {Starting, Exited},
 }
 
 func (s State) mayBecome(to State) bool { return slices.Contains(legal[s], to) }

@@ -57,7 +57,7 @@ func (s *Service) Restart(ctx context.Context, ref string, o StopOptions) (Info,
 	if err := e.stop(ctx, o); err != nil {
 		return e.info(), err
 	}
-	err = e.start(ctx)
+	err = e.start(ctx, false)
 	return e.info(), err
 }
 
@@ -85,6 +85,7 @@ func (s *Service) detach(ctx context.Context, do func(life context.Context) erro
 func (e *entry) stop(ctx context.Context, o StopOptions) error {
 	r := e.current()
 	if r == nil || e.info().State == Error {
+		e.giveUp()
 		return nil
 	}
 	if !r.done() {
@@ -92,7 +93,8 @@ func (e *entry) stop(ctx context.Context, o StopOptions) error {
 		if err != nil {
 			return err
 		}
-		if err := e.change(Stopping, "stop", nil); err != nil && !r.done() && e.info().State != Stopping {
+		// What just ended by itself cannot become Stopping, nor what an earlier stop left so.
+		if err := e.change(Stopping, "stop", func(r *record) { r.Stopped = true }); err != nil && e.info().State == Running {
 			return err
 		}
 		if err := e.end(ctx, r, signal, timeout); err != nil {
@@ -102,6 +104,7 @@ func (e *entry) stop(ctx context.Context, o StopOptions) error {
 	if err := await(ctx, r.finished); err != nil {
 		return fmt.Errorf("waiting for the machine of container %q: %w", e.name, err)
 	}
+	e.giveUp()
 	e.publish("stop", nil)
 	return nil
 }
@@ -164,6 +167,11 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 	r, err := e.running("kill")
 	if err != nil {
 		return err
+	}
+	if number == unix.SIGKILL || r.bundle != nil && number == r.bundle.StopSignal {
+		if err := e.forbidRestart(); err != nil {
+			return err
+		}
 	}
 	err = r.signal(ctx, s.Machines, number, false)
 	if err != nil && r.done() {

@@ -112,7 +112,7 @@ func (e *entry) conclude(r *run, exit Exit) {
 	if err := e.file.End(); err != nil {
 		e.log.Warn("closing the log", "error", err)
 	}
-	e.settle(Exited, func(rec *record) { rec.Exit, rec.Finished, rec.PID = &exit, exit.At, 0 })
+	state := e.over(exit, Exited, nil)
 	r.finish(exit, nil)
 	e.log.Info("container ended", "code", exit.Code, "signal", exit.Signal, "oom", exit.OOMKilled, "reason", exit.Reason)
 	if exit.OOMKilled {
@@ -124,6 +124,9 @@ func (e *entry) conclude(r *run, exit Exit) {
 		return // recover finds it Exited with a machine that may run
 	}
 	close(r.finished)
+	if state == Restarting {
+		e.restartLater(r)
+	}
 	r.mu.Lock()
 	keep := r.keep
 	r.mu.Unlock()

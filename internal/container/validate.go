@@ -41,6 +41,12 @@ func (c Config) complete() (Config, error) {
 	if c.StopWait == 0 {
 		c.StopWait = defaultStopWait
 	}
+	if c.Restart.Policy == "" {
+		c.Restart.Policy = RestartNo
+	}
+	if err := c.Restart.check(c.AutoRemove); err != nil {
+		return c, err
+	}
 	if c.TTY && c.StdinOnce && !c.Stdin {
 		c.StdinOnce = false
 	}

@@ -36,7 +36,7 @@ func (e *entry) waitFirst(ctx context.Context) (Exit, error) {
 		return *rec.Exit, nil
 	}
 	r := e.current()
-	if r == nil || r.done() && rec.State == Created {
+	if r == nil || r.done() && (rec.State == Created || rec.State == Restarting) {
 		r = e.coming()
 	}
 	if err := await(ctx, r.ended); err != nil {

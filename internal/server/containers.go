@@ -97,6 +97,21 @@ func (c *containers) Restart(ctx context.Context, r *connect.Request[v1.RestartC
 	return connect.NewResponse(&v1.RestartContainerResponse{Container: containerToWire(info)}), nil
 }
 
+// Update changes the restart policy.
+func (c *containers) Update(ctx context.Context, r *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error) {
+	if err := required("container", r.Msg.Container); err != nil {
+		return nil, err
+	}
+	if err := required("restart", r.Msg.Restart.GetName()); err != nil {
+		return nil, err
+	}
+	info, err := c.service.Update(ctx, r.Msg.Container, restartFromWire(r.Msg.Restart))
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&v1.UpdateContainerResponse{Container: containerToWire(info)}), nil
+}
+
 // Kill sends a signal to the first process.
 func (c *containers) Kill(ctx context.Context, r *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error) {
 	if err := required("container", r.Msg.Container); err != nil {

@@ -63,6 +63,7 @@ func configFromWire(c *v1.ContainerConfig) (container.Config, error) {
 		StdinOnce:  c.StdinOnce,
 		StopWait:   time.Duration(c.StopTimeoutSeconds) * time.Second,
 		AutoRemove: c.AutoRemove,
+		Restart:    restartFromWire(c.Restart),
 		VM:         vm,
 	}, nil
 }
@@ -107,7 +108,16 @@ func configToWire(c container.Config) *v1.ContainerConfig {
 		Vm:                 vmConfigToWire(c.VM),
 		Pull:               string(c.Pull),
 		Annotations:        c.Annotations,
+		Restart:            restartToWire(c.Restart),
 	}
+}
+
+func restartFromWire(r *v1.RestartPolicy) container.Restart {
+	return container.Restart{Policy: container.RestartPolicy(r.GetName()), MaxRetries: int(r.GetMaxRetries())}
+}
+
+func restartToWire(r container.Restart) *v1.RestartPolicy {
+	return &v1.RestartPolicy{Name: string(r.Policy), MaxRetries: uint32(r.MaxRetries)}
 }
 
 func vmFromWire(c *v1.VMConfig) (container.VM, error) {
@@ -211,6 +221,8 @@ func containerToWire(i container.Info) *v1.Container {
 		Args:       i.Args,
 		LogPath:    i.LogPath,
 		Error:      i.Error,
+
+		RestartCount: uint32(i.RestartCount),
 	}
 }
 
@@ -222,6 +234,8 @@ var containerStateToWire = [...]v1.ContainerState{
 	container.Stopping: v1.ContainerState_CONTAINER_STATE_STOPPING,
 	container.Exited:   v1.ContainerState_CONTAINER_STATE_EXITED,
 	container.Error:    v1.ContainerState_CONTAINER_STATE_ERROR,
+
+	container.Restarting: v1.ContainerState_CONTAINER_STATE_RESTARTING,
 }
 
 func exitToWire(e *container.Exit) *v1.Exit {

@@ -35,6 +35,7 @@ const (
 	ContainerState_CONTAINER_STATE_STOPPING    ContainerState = 4
 	ContainerState_CONTAINER_STATE_EXITED      ContainerState = 5
 	ContainerState_CONTAINER_STATE_ERROR       ContainerState = 6
+	ContainerState_CONTAINER_STATE_RESTARTING  ContainerState = 7 // ended; its restart policy starts it again in a while
 )
 
 // Enum value maps for ContainerState.
@@ -47,6 +48,7 @@ var (
 		4: "CONTAINER_STATE_STOPPING",
 		5: "CONTAINER_STATE_EXITED",
 		6: "CONTAINER_STATE_ERROR",
+		7: "CONTAINER_STATE_RESTARTING",
 	}
 	ContainerState_value = map[string]int32{
 		"CONTAINER_STATE_UNSPECIFIED": 0,
@@ -56,6 +58,7 @@ var (
 		"CONTAINER_STATE_STOPPING":    4,
 		"CONTAINER_STATE_EXITED":      5,
 		"CONTAINER_STATE_ERROR":       6,
+		"CONTAINER_STATE_RESTARTING":  7,
 	}
 )
 
@@ -86,6 +89,59 @@ func (ContainerState) EnumDescriptor() ([]byte, []int) {
 	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{0}
 }
 
+// RestartPolicy says when a container that ended is started again.
+type RestartPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`                                // "no" (also when empty), "on-failure", "always", "unless-stopped"
+	MaxRetries    uint32                 `protobuf:"varint,2,opt,name=max_retries,json=maxRetries,proto3" json:"max_retries,omitempty"` // with on-failure; 0: no bound
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartPolicy) Reset() {
+	*x = RestartPolicy{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartPolicy) ProtoMessage() {}
+
+func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
+func (*RestartPolicy) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RestartPolicy) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RestartPolicy) GetMaxRetries() uint32 {
+	if x != nil {
+		return x.MaxRetries
+	}
+	return 0
+}
+
 type Ulimit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`  // such as "nofile"
@@ -97,7 +153,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[0]
+	mi := &file_micropod_v1_containers_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -109,7 +165,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[0]
+	mi := &file_micropod_v1_containers_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -122,7 +178,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{0}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Ulimit) GetName() string {
@@ -162,7 +218,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[1]
+	mi := &file_micropod_v1_containers_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -174,7 +230,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[1]
+	mi := &file_micropod_v1_containers_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -187,7 +243,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{1}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Resources) GetMemoryBytes() int64 {
@@ -257,7 +313,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[2]
+	mi := &file_micropod_v1_containers_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +325,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[2]
+	mi := &file_micropod_v1_containers_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +338,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{2}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Device) GetHostPath() string {
@@ -347,13 +403,14 @@ type ContainerConfig struct {
 	Vm                 *VMConfig              `protobuf:"bytes,36,opt,name=vm,proto3" json:"vm,omitempty"`     // of the machine; sizes given here win over resources
 	Pull               string                 `protobuf:"bytes,37,opt,name=pull,proto3" json:"pull,omitempty"` // "missing" (also when empty), "always", "never"
 	Annotations        map[string]string      `protobuf:"bytes,38,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Restart            *RestartPolicy         `protobuf:"bytes,50,opt,name=restart,proto3" json:"restart,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ContainerConfig) Reset() {
 	*x = ContainerConfig{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[3]
+	mi := &file_micropod_v1_containers_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +422,7 @@ func (x *ContainerConfig) String() string {
 func (*ContainerConfig) ProtoMessage() {}
 
 func (x *ContainerConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[3]
+	mi := &file_micropod_v1_containers_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +435,7 @@ func (x *ContainerConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerConfig.ProtoReflect.Descriptor instead.
 func (*ContainerConfig) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{3}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ContainerConfig) GetImage() string {
@@ -647,6 +704,13 @@ func (x *ContainerConfig) GetAnnotations() map[string]string {
 	return nil
 }
 
+func (x *ContainerConfig) GetRestart() *RestartPolicy {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
 type Exit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
@@ -660,7 +724,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[4]
+	mi := &file_micropod_v1_containers_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +736,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[4]
+	mi := &file_micropod_v1_containers_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +749,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{4}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Exit) GetCode() uint32 {
@@ -739,15 +803,16 @@ type Container struct {
 	Exit          *Exit                  `protobuf:"bytes,12,opt,name=exit,proto3" json:"exit,omitempty"` // of the last run
 	Args          []string               `protobuf:"bytes,13,rep,name=args,proto3" json:"args,omitempty"` // entrypoint and command, as executed
 	LogPath       string                 `protobuf:"bytes,14,opt,name=log_path,json=logPath,proto3" json:"log_path,omitempty"`
-	Error         string                 `protobuf:"bytes,15,opt,name=error,proto3" json:"error,omitempty"` // why it could not be started
-	Vm            *VM                    `protobuf:"bytes,16,opt,name=vm,proto3" json:"vm,omitempty"`       // only Get fills it
+	Error         string                 `protobuf:"bytes,15,opt,name=error,proto3" json:"error,omitempty"`                                    // why it could not be started
+	Vm            *VM                    `protobuf:"bytes,16,opt,name=vm,proto3" json:"vm,omitempty"`                                          // only Get fills it
+	RestartCount  uint32                 `protobuf:"varint,30,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"` // starts by the restart policy since a user started it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[5]
+	mi := &file_micropod_v1_containers_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +824,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[5]
+	mi := &file_micropod_v1_containers_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +837,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{5}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Container) GetId() string {
@@ -887,6 +952,13 @@ func (x *Container) GetVm() *VM {
 	return nil
 }
 
+func (x *Container) GetRestartCount() uint32 {
+	if x != nil {
+		return x.RestartCount
+	}
+	return 0
+}
+
 type CreateContainerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Config        *ContainerConfig       `protobuf:"bytes,1,opt,name=config,proto3" json:"config,omitempty"`
@@ -897,7 +969,7 @@ type CreateContainerRequest struct {
 
 func (x *CreateContainerRequest) Reset() {
 	*x = CreateContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[6]
+	mi := &file_micropod_v1_containers_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +981,7 @@ func (x *CreateContainerRequest) String() string {
 func (*CreateContainerRequest) ProtoMessage() {}
 
 func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[6]
+	mi := &file_micropod_v1_containers_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +994,7 @@ func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerRequest.ProtoReflect.Descriptor instead.
 func (*CreateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{6}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateContainerRequest) GetConfig() *ContainerConfig {
@@ -953,7 +1025,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[7]
+	mi := &file_micropod_v1_containers_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1037,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[7]
+	mi := &file_micropod_v1_containers_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1050,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{7}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateContainerResponse) GetEvent() isCreateContainerResponse_Event {
@@ -1038,7 +1110,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[8]
+	mi := &file_micropod_v1_containers_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1122,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[8]
+	mi := &file_micropod_v1_containers_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1135,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{8}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StartContainerRequest) GetContainer() string {
@@ -1082,7 +1154,7 @@ type StartContainerResponse struct {
 
 func (x *StartContainerResponse) Reset() {
 	*x = StartContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[9]
+	mi := &file_micropod_v1_containers_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1094,7 +1166,7 @@ func (x *StartContainerResponse) String() string {
 func (*StartContainerResponse) ProtoMessage() {}
 
 func (x *StartContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[9]
+	mi := &file_micropod_v1_containers_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1107,7 +1179,7 @@ func (x *StartContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerResponse.ProtoReflect.Descriptor instead.
 func (*StartContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{9}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartContainerResponse) GetContainer() *Container {
@@ -1128,7 +1200,7 @@ type StopContainerRequest struct {
 
 func (x *StopContainerRequest) Reset() {
 	*x = StopContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[10]
+	mi := &file_micropod_v1_containers_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1212,7 @@ func (x *StopContainerRequest) String() string {
 func (*StopContainerRequest) ProtoMessage() {}
 
 func (x *StopContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[10]
+	mi := &file_micropod_v1_containers_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1225,7 @@ func (x *StopContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopContainerRequest.ProtoReflect.Descriptor instead.
 func (*StopContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{10}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StopContainerRequest) GetContainer() string {
@@ -1186,7 +1258,7 @@ type StopContainerResponse struct {
 
 func (x *StopContainerResponse) Reset() {
 	*x = StopContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[11]
+	mi := &file_micropod_v1_containers_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1198,7 +1270,7 @@ func (x *StopContainerResponse) String() string {
 func (*StopContainerResponse) ProtoMessage() {}
 
 func (x *StopContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[11]
+	mi := &file_micropod_v1_containers_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1211,7 +1283,7 @@ func (x *StopContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopContainerResponse.ProtoReflect.Descriptor instead.
 func (*StopContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{11}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StopContainerResponse) GetContainer() *Container {
@@ -1232,7 +1304,7 @@ type RestartContainerRequest struct {
 
 func (x *RestartContainerRequest) Reset() {
 	*x = RestartContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[12]
+	mi := &file_micropod_v1_containers_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1316,7 @@ func (x *RestartContainerRequest) String() string {
 func (*RestartContainerRequest) ProtoMessage() {}
 
 func (x *RestartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[12]
+	mi := &file_micropod_v1_containers_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1329,7 @@ func (x *RestartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartContainerRequest.ProtoReflect.Descriptor instead.
 func (*RestartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{12}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RestartContainerRequest) GetContainer() string {
@@ -1290,7 +1362,7 @@ type RestartContainerResponse struct {
 
 func (x *RestartContainerResponse) Reset() {
 	*x = RestartContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[13]
+	mi := &file_micropod_v1_containers_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1302,7 +1374,7 @@ func (x *RestartContainerResponse) String() string {
 func (*RestartContainerResponse) ProtoMessage() {}
 
 func (x *RestartContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[13]
+	mi := &file_micropod_v1_containers_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1315,10 +1387,106 @@ func (x *RestartContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartContainerResponse.ProtoReflect.Descriptor instead.
 func (*RestartContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{13}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RestartContainerResponse) GetContainer() *Container {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
+type UpdateContainerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Restart       *RestartPolicy         `protobuf:"bytes,2,opt,name=restart,proto3" json:"restart,omitempty"` // required: nothing else can be changed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateContainerRequest) Reset() {
+	*x = UpdateContainerRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateContainerRequest) ProtoMessage() {}
+
+func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateContainerRequest.ProtoReflect.Descriptor instead.
+func (*UpdateContainerRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UpdateContainerRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *UpdateContainerRequest) GetRestart() *RestartPolicy {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+type UpdateContainerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     *Container             `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateContainerResponse) Reset() {
+	*x = UpdateContainerResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateContainerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateContainerResponse) ProtoMessage() {}
+
+func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateContainerResponse.ProtoReflect.Descriptor instead.
+func (*UpdateContainerResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *UpdateContainerResponse) GetContainer() *Container {
 	if x != nil {
 		return x.Container
 	}
@@ -1335,7 +1503,7 @@ type KillContainerRequest struct {
 
 func (x *KillContainerRequest) Reset() {
 	*x = KillContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[14]
+	mi := &file_micropod_v1_containers_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1515,7 @@ func (x *KillContainerRequest) String() string {
 func (*KillContainerRequest) ProtoMessage() {}
 
 func (x *KillContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[14]
+	mi := &file_micropod_v1_containers_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1528,7 @@ func (x *KillContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillContainerRequest.ProtoReflect.Descriptor instead.
 func (*KillContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{14}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *KillContainerRequest) GetContainer() string {
@@ -1385,7 +1553,7 @@ type KillContainerResponse struct {
 
 func (x *KillContainerResponse) Reset() {
 	*x = KillContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[15]
+	mi := &file_micropod_v1_containers_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1565,7 @@ func (x *KillContainerResponse) String() string {
 func (*KillContainerResponse) ProtoMessage() {}
 
 func (x *KillContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[15]
+	mi := &file_micropod_v1_containers_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1578,7 @@ func (x *KillContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillContainerResponse.ProtoReflect.Descriptor instead.
 func (*KillContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{15}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{18}
 }
 
 type RemoveContainerRequest struct {
@@ -1423,7 +1591,7 @@ type RemoveContainerRequest struct {
 
 func (x *RemoveContainerRequest) Reset() {
 	*x = RemoveContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[16]
+	mi := &file_micropod_v1_containers_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +1603,7 @@ func (x *RemoveContainerRequest) String() string {
 func (*RemoveContainerRequest) ProtoMessage() {}
 
 func (x *RemoveContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[16]
+	mi := &file_micropod_v1_containers_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +1616,7 @@ func (x *RemoveContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveContainerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{16}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RemoveContainerRequest) GetContainer() string {
@@ -1474,7 +1642,7 @@ type RemoveContainerResponse struct {
 
 func (x *RemoveContainerResponse) Reset() {
 	*x = RemoveContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[17]
+	mi := &file_micropod_v1_containers_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1654,7 @@ func (x *RemoveContainerResponse) String() string {
 func (*RemoveContainerResponse) ProtoMessage() {}
 
 func (x *RemoveContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[17]
+	mi := &file_micropod_v1_containers_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1667,7 @@ func (x *RemoveContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveContainerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{17}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RemoveContainerResponse) GetId() string {
@@ -1527,7 +1695,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[18]
+	mi := &file_micropod_v1_containers_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1707,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[18]
+	mi := &file_micropod_v1_containers_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1720,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{18}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -1658,7 +1826,7 @@ type AttachOpen struct {
 
 func (x *AttachOpen) Reset() {
 	*x = AttachOpen{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[19]
+	mi := &file_micropod_v1_containers_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1838,7 @@ func (x *AttachOpen) String() string {
 func (*AttachOpen) ProtoMessage() {}
 
 func (x *AttachOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[19]
+	mi := &file_micropod_v1_containers_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1851,7 @@ func (x *AttachOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpen.ProtoReflect.Descriptor instead.
 func (*AttachOpen) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{19}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AttachOpen) GetContainer() string {
@@ -1752,7 +1920,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[20]
+	mi := &file_micropod_v1_containers_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1932,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[20]
+	mi := &file_micropod_v1_containers_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1945,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{20}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AttachAck) GetStdoutOffset() uint64 {
@@ -1804,7 +1972,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[21]
+	mi := &file_micropod_v1_containers_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +1984,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[21]
+	mi := &file_micropod_v1_containers_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +1997,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{21}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -1862,7 +2030,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[22]
+	mi := &file_micropod_v1_containers_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +2042,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[22]
+	mi := &file_micropod_v1_containers_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +2055,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{22}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1987,7 +2155,7 @@ type InputTaken struct {
 
 func (x *InputTaken) Reset() {
 	*x = InputTaken{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	mi := &file_micropod_v1_containers_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2167,7 @@ func (x *InputTaken) String() string {
 func (*InputTaken) ProtoMessage() {}
 
 func (x *InputTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	mi := &file_micropod_v1_containers_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2180,7 @@ func (x *InputTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputTaken.ProtoReflect.Descriptor instead.
 func (*InputTaken) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{23}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *InputTaken) GetOffset() uint64 {
@@ -2032,7 +2200,7 @@ type AttachOpened struct {
 
 func (x *AttachOpened) Reset() {
 	*x = AttachOpened{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[24]
+	mi := &file_micropod_v1_containers_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2212,7 @@ func (x *AttachOpened) String() string {
 func (*AttachOpened) ProtoMessage() {}
 
 func (x *AttachOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[24]
+	mi := &file_micropod_v1_containers_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2225,7 @@ func (x *AttachOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpened.ProtoReflect.Descriptor instead.
 func (*AttachOpened) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{24}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AttachOpened) GetStdinOffset() uint64 {
@@ -2084,7 +2252,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[25]
+	mi := &file_micropod_v1_containers_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2096,7 +2264,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[25]
+	mi := &file_micropod_v1_containers_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2109,7 +2277,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{25}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Chunk) GetOffset() uint64 {
@@ -2144,7 +2312,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[26]
+	mi := &file_micropod_v1_containers_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2324,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[26]
+	mi := &file_micropod_v1_containers_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2337,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{26}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExecRequest) GetContainer() string {
@@ -2251,7 +2419,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[27]
+	mi := &file_micropod_v1_containers_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2263,7 +2431,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[27]
+	mi := &file_micropod_v1_containers_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2276,7 +2444,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{27}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExecResponse) GetExecId() string {
@@ -2296,7 +2464,7 @@ type WaitContainerRequest struct {
 
 func (x *WaitContainerRequest) Reset() {
 	*x = WaitContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[28]
+	mi := &file_micropod_v1_containers_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2308,7 +2476,7 @@ func (x *WaitContainerRequest) String() string {
 func (*WaitContainerRequest) ProtoMessage() {}
 
 func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[28]
+	mi := &file_micropod_v1_containers_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2321,7 +2489,7 @@ func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitContainerRequest.ProtoReflect.Descriptor instead.
 func (*WaitContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{28}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WaitContainerRequest) GetContainer() string {
@@ -2347,7 +2515,7 @@ type WaitContainerResponse struct {
 
 func (x *WaitContainerResponse) Reset() {
 	*x = WaitContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[29]
+	mi := &file_micropod_v1_containers_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2527,7 @@ func (x *WaitContainerResponse) String() string {
 func (*WaitContainerResponse) ProtoMessage() {}
 
 func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[29]
+	mi := &file_micropod_v1_containers_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2540,7 @@ func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitContainerResponse.ProtoReflect.Descriptor instead.
 func (*WaitContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{29}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WaitContainerResponse) GetExit() *Exit {
@@ -2391,7 +2559,7 @@ type GetContainerRequest struct {
 
 func (x *GetContainerRequest) Reset() {
 	*x = GetContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[30]
+	mi := &file_micropod_v1_containers_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2403,7 +2571,7 @@ func (x *GetContainerRequest) String() string {
 func (*GetContainerRequest) ProtoMessage() {}
 
 func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[30]
+	mi := &file_micropod_v1_containers_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2416,7 +2584,7 @@ func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerRequest.ProtoReflect.Descriptor instead.
 func (*GetContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{30}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetContainerRequest) GetContainer() string {
@@ -2435,7 +2603,7 @@ type GetContainerResponse struct {
 
 func (x *GetContainerResponse) Reset() {
 	*x = GetContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[31]
+	mi := &file_micropod_v1_containers_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +2615,7 @@ func (x *GetContainerResponse) String() string {
 func (*GetContainerResponse) ProtoMessage() {}
 
 func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[31]
+	mi := &file_micropod_v1_containers_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2628,7 @@ func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerResponse.ProtoReflect.Descriptor instead.
 func (*GetContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{31}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetContainerResponse) GetContainer() *Container {
@@ -2480,7 +2648,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[32]
+	mi := &file_micropod_v1_containers_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2492,7 +2660,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[32]
+	mi := &file_micropod_v1_containers_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2505,7 +2673,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{32}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListContainersRequest) GetAll() bool {
@@ -2531,7 +2699,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[33]
+	mi := &file_micropod_v1_containers_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2711,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[33]
+	mi := &file_micropod_v1_containers_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2724,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{33}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListContainersResponse) GetContainers() []*Container {
@@ -2581,7 +2749,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[34]
+	mi := &file_micropod_v1_containers_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2593,7 +2761,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[34]
+	mi := &file_micropod_v1_containers_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2606,7 +2774,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{34}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -2669,7 +2837,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[35]
+	mi := &file_micropod_v1_containers_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2849,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[35]
+	mi := &file_micropod_v1_containers_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2862,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{35}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LogsResponse) GetTime() *timestamppb.Timestamp {
@@ -2729,7 +2897,7 @@ type ResizeTTYRequest struct {
 
 func (x *ResizeTTYRequest) Reset() {
 	*x = ResizeTTYRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[36]
+	mi := &file_micropod_v1_containers_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +2909,7 @@ func (x *ResizeTTYRequest) String() string {
 func (*ResizeTTYRequest) ProtoMessage() {}
 
 func (x *ResizeTTYRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[36]
+	mi := &file_micropod_v1_containers_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +2922,7 @@ func (x *ResizeTTYRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTTYRequest.ProtoReflect.Descriptor instead.
 func (*ResizeTTYRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{36}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ResizeTTYRequest) GetContainer() string {
@@ -2786,7 +2954,7 @@ type ResizeTTYResponse struct {
 
 func (x *ResizeTTYResponse) Reset() {
 	*x = ResizeTTYResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[37]
+	mi := &file_micropod_v1_containers_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2798,7 +2966,7 @@ func (x *ResizeTTYResponse) String() string {
 func (*ResizeTTYResponse) ProtoMessage() {}
 
 func (x *ResizeTTYResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[37]
+	mi := &file_micropod_v1_containers_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2811,7 +2979,7 @@ func (x *ResizeTTYResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTTYResponse.ProtoReflect.Descriptor instead.
 func (*ResizeTTYResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{37}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{40}
 }
 
 var File_micropod_v1_containers_proto protoreflect.FileDescriptor
@@ -2819,6 +2987,10 @@ var File_micropod_v1_containers_proto protoreflect.FileDescriptor
 const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\n" +
 	"\x1cmicropod/v1/containers.proto\x12\vmicropod.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18micropod/v1/images.proto\x1a\x17micropod/v1/types.proto\"D\n" +
+	"\rRestartPolicy\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
+	"\vmax_retries\x18\x02 \x01(\rR\n" +
+	"maxRetries\"D\n" +
 	"\x06Ulimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
@@ -2838,7 +3010,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06Device\x12\x1b\n" +
 	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
-	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\xa9\f\n" +
+	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\xdf\f\n" +
 	"\x0fContainerConfig\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -2891,7 +3063,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\room_score_adj\x18# \x01(\x05R\voomScoreAdj\x12%\n" +
 	"\x02vm\x18$ \x01(\v2\x15.micropod.v1.VMConfigR\x02vm\x12\x12\n" +
 	"\x04pull\x18% \x01(\tR\x04pull\x12O\n" +
-	"\vannotations\x18& \x03(\v2-.micropod.v1.ContainerConfig.AnnotationsEntryR\vannotations\x1a9\n" +
+	"\vannotations\x18& \x03(\v2-.micropod.v1.ContainerConfig.AnnotationsEntryR\vannotations\x124\n" +
+	"\arestart\x182 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
@@ -2911,7 +3084,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\n" +
 	"oom_killed\x18\x03 \x01(\bR\toomKilled\x12*\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xb0\x04\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xd5\x04\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -2932,7 +3105,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x04args\x18\r \x03(\tR\x04args\x12\x19\n" +
 	"\blog_path\x18\x0e \x01(\tR\alogPath\x12\x14\n" +
 	"\x05error\x18\x0f \x01(\tR\x05error\x12\x1f\n" +
-	"\x02vm\x18\x10 \x01(\v2\x0f.micropod.v1.VMR\x02vm\"}\n" +
+	"\x02vm\x18\x10 \x01(\v2\x0f.micropod.v1.VMR\x02vm\x12#\n" +
+	"\rrestart_count\x18\x1e \x01(\rR\frestartCount\"}\n" +
 	"\x16CreateContainerRequest\x124\n" +
 	"\x06config\x18\x01 \x01(\v2\x1c.micropod.v1.ContainerConfigR\x06config\x12-\n" +
 	"\x04auth\x18\x02 \x01(\v2\x19.micropod.v1.RegistryAuthR\x04auth\"\xab\x01\n" +
@@ -2958,6 +3132,11 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06signal\x18\x03 \x01(\tR\x06signalB\x12\n" +
 	"\x10_timeout_seconds\"P\n" +
 	"\x18RestartContainerResponse\x124\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"l\n" +
+	"\x16UpdateContainerRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x124\n" +
+	"\arestart\x18\x02 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\"O\n" +
+	"\x17UpdateContainerResponse\x124\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"L\n" +
 	"\x14KillContainerRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x16\n" +
@@ -3063,7 +3242,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12/\n" +
 	"\x06window\x18\x03 \x01(\v2\x17.micropod.v1.WindowSizeR\x06window\"\x13\n" +
-	"\x11ResizeTTYResponse*\xde\x01\n" +
+	"\x11ResizeTTYResponse*\xfe\x01\n" +
 	"\x0eContainerState\x12\x1f\n" +
 	"\x1bCONTAINER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONTAINER_STATE_CREATED\x10\x01\x12\x1c\n" +
@@ -3071,13 +3250,15 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x17CONTAINER_STATE_RUNNING\x10\x03\x12\x1c\n" +
 	"\x18CONTAINER_STATE_STOPPING\x10\x04\x12\x1a\n" +
 	"\x16CONTAINER_STATE_EXITED\x10\x05\x12\x19\n" +
-	"\x15CONTAINER_STATE_ERROR\x10\x062\xfb\a\n" +
+	"\x15CONTAINER_STATE_ERROR\x10\x06\x12\x1e\n" +
+	"\x1aCONTAINER_STATE_RESTARTING\x10\a2\xd0\b\n" +
 	"\n" +
 	"Containers\x12U\n" +
 	"\x06Create\x12#.micropod.v1.CreateContainerRequest\x1a$.micropod.v1.CreateContainerResponse0\x01\x12P\n" +
 	"\x05Start\x12\".micropod.v1.StartContainerRequest\x1a#.micropod.v1.StartContainerResponse\x12M\n" +
 	"\x04Stop\x12!.micropod.v1.StopContainerRequest\x1a\".micropod.v1.StopContainerResponse\x12V\n" +
-	"\aRestart\x12$.micropod.v1.RestartContainerRequest\x1a%.micropod.v1.RestartContainerResponse\x12M\n" +
+	"\aRestart\x12$.micropod.v1.RestartContainerRequest\x1a%.micropod.v1.RestartContainerResponse\x12S\n" +
+	"\x06Update\x12#.micropod.v1.UpdateContainerRequest\x1a$.micropod.v1.UpdateContainerResponse\x12M\n" +
 	"\x04Kill\x12!.micropod.v1.KillContainerRequest\x1a\".micropod.v1.KillContainerResponse\x12S\n" +
 	"\x06Remove\x12#.micropod.v1.RemoveContainerRequest\x1a$.micropod.v1.RemoveContainerResponse\x12E\n" +
 	"\x06Attach\x12\x1a.micropod.v1.AttachRequest\x1a\x1b.micropod.v1.AttachResponse(\x010\x01\x12;\n" +
@@ -3101,130 +3282,138 @@ func file_micropod_v1_containers_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_containers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_micropod_v1_containers_proto_goTypes = []any{
 	(ContainerState)(0),              // 0: micropod.v1.ContainerState
-	(*Ulimit)(nil),                   // 1: micropod.v1.Ulimit
-	(*Resources)(nil),                // 2: micropod.v1.Resources
-	(*Device)(nil),                   // 3: micropod.v1.Device
-	(*ContainerConfig)(nil),          // 4: micropod.v1.ContainerConfig
-	(*Exit)(nil),                     // 5: micropod.v1.Exit
-	(*Container)(nil),                // 6: micropod.v1.Container
-	(*CreateContainerRequest)(nil),   // 7: micropod.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil),  // 8: micropod.v1.CreateContainerResponse
-	(*StartContainerRequest)(nil),    // 9: micropod.v1.StartContainerRequest
-	(*StartContainerResponse)(nil),   // 10: micropod.v1.StartContainerResponse
-	(*StopContainerRequest)(nil),     // 11: micropod.v1.StopContainerRequest
-	(*StopContainerResponse)(nil),    // 12: micropod.v1.StopContainerResponse
-	(*RestartContainerRequest)(nil),  // 13: micropod.v1.RestartContainerRequest
-	(*RestartContainerResponse)(nil), // 14: micropod.v1.RestartContainerResponse
-	(*KillContainerRequest)(nil),     // 15: micropod.v1.KillContainerRequest
-	(*KillContainerResponse)(nil),    // 16: micropod.v1.KillContainerResponse
-	(*RemoveContainerRequest)(nil),   // 17: micropod.v1.RemoveContainerRequest
-	(*RemoveContainerResponse)(nil),  // 18: micropod.v1.RemoveContainerResponse
-	(*AttachRequest)(nil),            // 19: micropod.v1.AttachRequest
-	(*AttachOpen)(nil),               // 20: micropod.v1.AttachOpen
-	(*AttachAck)(nil),                // 21: micropod.v1.AttachAck
-	(*WindowSize)(nil),               // 22: micropod.v1.WindowSize
-	(*AttachResponse)(nil),           // 23: micropod.v1.AttachResponse
-	(*InputTaken)(nil),               // 24: micropod.v1.InputTaken
-	(*AttachOpened)(nil),             // 25: micropod.v1.AttachOpened
-	(*Chunk)(nil),                    // 26: micropod.v1.Chunk
-	(*ExecRequest)(nil),              // 27: micropod.v1.ExecRequest
-	(*ExecResponse)(nil),             // 28: micropod.v1.ExecResponse
-	(*WaitContainerRequest)(nil),     // 29: micropod.v1.WaitContainerRequest
-	(*WaitContainerResponse)(nil),    // 30: micropod.v1.WaitContainerResponse
-	(*GetContainerRequest)(nil),      // 31: micropod.v1.GetContainerRequest
-	(*GetContainerResponse)(nil),     // 32: micropod.v1.GetContainerResponse
-	(*ListContainersRequest)(nil),    // 33: micropod.v1.ListContainersRequest
-	(*ListContainersResponse)(nil),   // 34: micropod.v1.ListContainersResponse
-	(*LogsRequest)(nil),              // 35: micropod.v1.LogsRequest
-	(*LogsResponse)(nil),             // 36: micropod.v1.LogsResponse
-	(*ResizeTTYRequest)(nil),         // 37: micropod.v1.ResizeTTYRequest
-	(*ResizeTTYResponse)(nil),        // 38: micropod.v1.ResizeTTYResponse
-	nil,                              // 39: micropod.v1.ContainerConfig.LabelsEntry
-	nil,                              // 40: micropod.v1.ContainerConfig.TmpfsEntry
-	nil,                              // 41: micropod.v1.ContainerConfig.SysctlsEntry
-	nil,                              // 42: micropod.v1.ContainerConfig.AnnotationsEntry
-	nil,                              // 43: micropod.v1.ListContainersRequest.LabelsEntry
-	(*VMConfig)(nil),                 // 44: micropod.v1.VMConfig
-	(*timestamppb.Timestamp)(nil),    // 45: google.protobuf.Timestamp
-	(*VM)(nil),                       // 46: micropod.v1.VM
-	(*RegistryAuth)(nil),             // 47: micropod.v1.RegistryAuth
-	(*Progress)(nil),                 // 48: micropod.v1.Progress
+	(*RestartPolicy)(nil),            // 1: micropod.v1.RestartPolicy
+	(*Ulimit)(nil),                   // 2: micropod.v1.Ulimit
+	(*Resources)(nil),                // 3: micropod.v1.Resources
+	(*Device)(nil),                   // 4: micropod.v1.Device
+	(*ContainerConfig)(nil),          // 5: micropod.v1.ContainerConfig
+	(*Exit)(nil),                     // 6: micropod.v1.Exit
+	(*Container)(nil),                // 7: micropod.v1.Container
+	(*CreateContainerRequest)(nil),   // 8: micropod.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil),  // 9: micropod.v1.CreateContainerResponse
+	(*StartContainerRequest)(nil),    // 10: micropod.v1.StartContainerRequest
+	(*StartContainerResponse)(nil),   // 11: micropod.v1.StartContainerResponse
+	(*StopContainerRequest)(nil),     // 12: micropod.v1.StopContainerRequest
+	(*StopContainerResponse)(nil),    // 13: micropod.v1.StopContainerResponse
+	(*RestartContainerRequest)(nil),  // 14: micropod.v1.RestartContainerRequest
+	(*RestartContainerResponse)(nil), // 15: micropod.v1.RestartContainerResponse
+	(*UpdateContainerRequest)(nil),   // 16: micropod.v1.UpdateContainerRequest
+	(*UpdateContainerResponse)(nil),  // 17: micropod.v1.UpdateContainerResponse
+	(*KillContainerRequest)(nil),     // 18: micropod.v1.KillContainerRequest
+	(*KillContainerResponse)(nil),    // 19: micropod.v1.KillContainerResponse
+	(*RemoveContainerRequest)(nil),   // 20: micropod.v1.RemoveContainerRequest
+	(*RemoveContainerResponse)(nil),  // 21: micropod.v1.RemoveContainerResponse
+	(*AttachRequest)(nil),            // 22: micropod.v1.AttachRequest
+	(*AttachOpen)(nil),               // 23: micropod.v1.AttachOpen
+	(*AttachAck)(nil),                // 24: micropod.v1.AttachAck
+	(*WindowSize)(nil),               // 25: micropod.v1.WindowSize
+	(*AttachResponse)(nil),           // 26: micropod.v1.AttachResponse
+	(*InputTaken)(nil),               // 27: micropod.v1.InputTaken
+	(*AttachOpened)(nil),             // 28: micropod.v1.AttachOpened
+	(*Chunk)(nil),                    // 29: micropod.v1.Chunk
+	(*ExecRequest)(nil),              // 30: micropod.v1.ExecRequest
+	(*ExecResponse)(nil),             // 31: micropod.v1.ExecResponse
+	(*WaitContainerRequest)(nil),     // 32: micropod.v1.WaitContainerRequest
+	(*WaitContainerResponse)(nil),    // 33: micropod.v1.WaitContainerResponse
+	(*GetContainerRequest)(nil),      // 34: micropod.v1.GetContainerRequest
+	(*GetContainerResponse)(nil),     // 35: micropod.v1.GetContainerResponse
+	(*ListContainersRequest)(nil),    // 36: micropod.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),   // 37: micropod.v1.ListContainersResponse
+	(*LogsRequest)(nil),              // 38: micropod.v1.LogsRequest
+	(*LogsResponse)(nil),             // 39: micropod.v1.LogsResponse
+	(*ResizeTTYRequest)(nil),         // 40: micropod.v1.ResizeTTYRequest
+	(*ResizeTTYResponse)(nil),        // 41: micropod.v1.ResizeTTYResponse
+	nil,                              // 42: micropod.v1.ContainerConfig.LabelsEntry
+	nil,                              // 43: micropod.v1.ContainerConfig.TmpfsEntry
+	nil,                              // 44: micropod.v1.ContainerConfig.SysctlsEntry
+	nil,                              // 45: micropod.v1.ContainerConfig.AnnotationsEntry
+	nil,                              // 46: micropod.v1.ListContainersRequest.LabelsEntry
+	(*VMConfig)(nil),                 // 47: micropod.v1.VMConfig
+	(*timestamppb.Timestamp)(nil),    // 48: google.protobuf.Timestamp
+	(*VM)(nil),                       // 49: micropod.v1.VM
+	(*RegistryAuth)(nil),             // 50: micropod.v1.RegistryAuth
+	(*Progress)(nil),                 // 51: micropod.v1.Progress
 }
 var file_micropod_v1_containers_proto_depIdxs = []int32{
-	39, // 0: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
-	40, // 1: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
-	3,  // 2: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
-	41, // 3: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
-	1,  // 4: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
-	2,  // 5: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
-	44, // 6: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
-	42, // 7: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
-	45, // 8: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	4,  // 9: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
-	0,  // 10: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
-	45, // 11: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	45, // 12: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	45, // 13: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	5,  // 14: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
-	46, // 15: micropod.v1.Container.vm:type_name -> micropod.v1.VM
-	4,  // 16: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
-	47, // 17: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
-	48, // 18: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
-	6,  // 19: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
-	6,  // 20: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
-	6,  // 21: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
-	6,  // 22: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
-	20, // 23: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
-	22, // 24: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
-	21, // 25: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	25, // 26: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	26, // 27: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	26, // 28: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
-	5,  // 29: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	24, // 30: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
-	22, // 31: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	5,  // 32: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	6,  // 33: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	43, // 34: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	6,  // 35: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	45, // 36: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	45, // 37: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	45, // 38: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	22, // 39: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	7,  // 40: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	9,  // 41: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	11, // 42: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	13, // 43: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	15, // 44: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	17, // 45: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	19, // 46: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	27, // 47: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	29, // 48: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	31, // 49: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	33, // 50: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	35, // 51: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	37, // 52: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	8,  // 53: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	10, // 54: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	12, // 55: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	14, // 56: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	16, // 57: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	18, // 58: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	23, // 59: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	28, // 60: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	30, // 61: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	32, // 62: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	34, // 63: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	36, // 64: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	38, // 65: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	53, // [53:66] is the sub-list for method output_type
-	40, // [40:53] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	42, // 0: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
+	43, // 1: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
+	4,  // 2: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
+	44, // 3: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
+	2,  // 4: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
+	3,  // 5: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
+	47, // 6: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
+	45, // 7: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
+	1,  // 8: micropod.v1.ContainerConfig.restart:type_name -> micropod.v1.RestartPolicy
+	48, // 9: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	5,  // 10: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
+	0,  // 11: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
+	48, // 12: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	48, // 13: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	48, // 14: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	6,  // 15: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
+	49, // 16: micropod.v1.Container.vm:type_name -> micropod.v1.VM
+	5,  // 17: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
+	50, // 18: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
+	51, // 19: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
+	7,  // 20: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
+	7,  // 21: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
+	7,  // 22: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
+	7,  // 23: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
+	1,  // 24: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
+	7,  // 25: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
+	23, // 26: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
+	25, // 27: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
+	24, // 28: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
+	28, // 29: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	29, // 30: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	29, // 31: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	6,  // 32: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
+	27, // 33: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	25, // 34: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	6,  // 35: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	7,  // 36: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	46, // 37: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	7,  // 38: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	48, // 39: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	48, // 40: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	48, // 41: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	25, // 42: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	8,  // 43: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	10, // 44: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	12, // 45: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	14, // 46: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	16, // 47: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
+	18, // 48: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	20, // 49: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	22, // 50: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	30, // 51: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	32, // 52: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	34, // 53: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	36, // 54: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	38, // 55: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	40, // 56: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	9,  // 57: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	11, // 58: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	13, // 59: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	15, // 60: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	17, // 61: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
+	19, // 62: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	21, // 63: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	26, // 64: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	31, // 65: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	33, // 66: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	35, // 67: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	37, // 68: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	39, // 69: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	41, // 70: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	57, // [57:71] is the sub-list for method output_type
+	43, // [43:57] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }
@@ -3234,21 +3423,21 @@ func file_micropod_v1_containers_proto_init() {
 	}
 	file_micropod_v1_images_proto_init()
 	file_micropod_v1_types_proto_init()
-	file_micropod_v1_containers_proto_msgTypes[7].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[8].OneofWrappers = []any{
 		(*CreateContainerResponse_Progress)(nil),
 		(*CreateContainerResponse_Container)(nil),
 	}
-	file_micropod_v1_containers_proto_msgTypes[10].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[12].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[18].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[11].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[13].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[21].OneofWrappers = []any{
 		(*AttachRequest_Open)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_CloseStdin)(nil),
 		(*AttachRequest_Resize)(nil),
 		(*AttachRequest_Ack)(nil),
 	}
-	file_micropod_v1_containers_proto_msgTypes[19].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[22].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[22].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[25].OneofWrappers = []any{
 		(*AttachResponse_Opened)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
@@ -3261,7 +3450,7 @@ func file_micropod_v1_containers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_containers_proto_rawDesc), len(file_micropod_v1_containers_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   43,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

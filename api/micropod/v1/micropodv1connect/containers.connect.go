@@ -44,6 +44,8 @@ const (
 	ContainersStopProcedure = "/micropod.v1.Containers/Stop"
 	// ContainersRestartProcedure is the fully-qualified name of the Containers's Restart RPC.
 	ContainersRestartProcedure = "/micropod.v1.Containers/Restart"
+	// ContainersUpdateProcedure is the fully-qualified name of the Containers's Update RPC.
+	ContainersUpdateProcedure = "/micropod.v1.Containers/Update"
 	// ContainersKillProcedure is the fully-qualified name of the Containers's Kill RPC.
 	ContainersKillProcedure = "/micropod.v1.Containers/Kill"
 	// ContainersRemoveProcedure is the fully-qualified name of the Containers's Remove RPC.
@@ -74,6 +76,8 @@ type ContainersClient interface {
 	// Stop sends the stop signal, and SIGKILL after the timeout; it answers when the machine is gone.
 	Stop(context.Context, *connect.Request[v1.StopContainerRequest]) (*connect.Response[v1.StopContainerResponse], error)
 	Restart(context.Context, *connect.Request[v1.RestartContainerRequest]) (*connect.Response[v1.RestartContainerResponse], error)
+	// Update changes what of a container may be changed while it lives.
+	Update(context.Context, *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error)
 	Kill(context.Context, *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error)
 	Remove(context.Context, *connect.Request[v1.RemoveContainerRequest]) (*connect.Response[v1.RemoveContainerResponse], error)
 	// Attach joins a process's standard streams. The first message names it; see AttachRequest.
@@ -121,6 +125,12 @@ func NewContainersClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			httpClient,
 			baseURL+ContainersRestartProcedure,
 			connect.WithSchema(containersMethods.ByName("Restart")),
+			connect.WithClientOptions(opts...),
+		),
+		update: connect.NewClient[v1.UpdateContainerRequest, v1.UpdateContainerResponse](
+			httpClient,
+			baseURL+ContainersUpdateProcedure,
+			connect.WithSchema(containersMethods.ByName("Update")),
 			connect.WithClientOptions(opts...),
 		),
 		kill: connect.NewClient[v1.KillContainerRequest, v1.KillContainerResponse](
@@ -186,6 +196,7 @@ type containersClient struct {
 	start     *connect.Client[v1.StartContainerRequest, v1.StartContainerResponse]
 	stop      *connect.Client[v1.StopContainerRequest, v1.StopContainerResponse]
 	restart   *connect.Client[v1.RestartContainerRequest, v1.RestartContainerResponse]
+	update    *connect.Client[v1.UpdateContainerRequest, v1.UpdateContainerResponse]
 	kill      *connect.Client[v1.KillContainerRequest, v1.KillContainerResponse]
 	remove    *connect.Client[v1.RemoveContainerRequest, v1.RemoveContainerResponse]
 	attach    *connect.Client[v1.AttachRequest, v1.AttachResponse]
@@ -215,6 +226,11 @@ func (c *containersClient) Stop(ctx context.Context, req *connect.Request[v1.Sto
 // Restart calls micropod.v1.Containers.Restart.
 func (c *containersClient) Restart(ctx context.Context, req *connect.Request[v1.RestartContainerRequest]) (*connect.Response[v1.RestartContainerResponse], error) {
 	return c.restart.CallUnary(ctx, req)
+}
+
+// Update calls micropod.v1.Containers.Update.
+func (c *containersClient) Update(ctx context.Context, req *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error) {
+	return c.update.CallUnary(ctx, req)
 }
 
 // Kill calls micropod.v1.Containers.Kill.
@@ -272,6 +288,8 @@ type ContainersHandler interface {
 	// Stop sends the stop signal, and SIGKILL after the timeout; it answers when the machine is gone.
 	Stop(context.Context, *connect.Request[v1.StopContainerRequest]) (*connect.Response[v1.StopContainerResponse], error)
 	Restart(context.Context, *connect.Request[v1.RestartContainerRequest]) (*connect.Response[v1.RestartContainerResponse], error)
+	// Update changes what of a container may be changed while it lives.
+	Update(context.Context, *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error)
 	Kill(context.Context, *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error)
 	Remove(context.Context, *connect.Request[v1.RemoveContainerRequest]) (*connect.Response[v1.RemoveContainerResponse], error)
 	// Attach joins a process's standard streams. The first message names it; see AttachRequest.
@@ -315,6 +333,12 @@ func NewContainersHandler(svc ContainersHandler, opts ...connect.HandlerOption) 
 		ContainersRestartProcedure,
 		svc.Restart,
 		connect.WithSchema(containersMethods.ByName("Restart")),
+		connect.WithHandlerOptions(opts...),
+	)
+	containersUpdateHandler := connect.NewUnaryHandler(
+		ContainersUpdateProcedure,
+		svc.Update,
+		connect.WithSchema(containersMethods.ByName("Update")),
 		connect.WithHandlerOptions(opts...),
 	)
 	containersKillHandler := connect.NewUnaryHandler(
@@ -381,6 +405,8 @@ func NewContainersHandler(svc ContainersHandler, opts ...connect.HandlerOption) 
 			containersStopHandler.ServeHTTP(w, r)
 		case ContainersRestartProcedure:
 			containersRestartHandler.ServeHTTP(w, r)
+		case ContainersUpdateProcedure:
+			containersUpdateHandler.ServeHTTP(w, r)
 		case ContainersKillProcedure:
 			containersKillHandler.ServeHTTP(w, r)
 		case ContainersRemoveProcedure:
@@ -422,6 +448,10 @@ func (UnimplementedContainersHandler) Stop(context.Context, *connect.Request[v1.
 
 func (UnimplementedContainersHandler) Restart(context.Context, *connect.Request[v1.RestartContainerRequest]) (*connect.Response[v1.RestartContainerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.Restart is not implemented"))
+}
+
+func (UnimplementedContainersHandler) Update(context.Context, *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.Update is not implemented"))
 }
 
 func (UnimplementedContainersHandler) Kill(context.Context, *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error) {
