@@ -82,7 +82,7 @@ func addVerbs(root *cobra.Command, a *app) {
 		verbs     []*cobra.Command
 	}{
 		{"run", "Containers:", []*cobra.Command{
-			newRun(a), newCreate(a), newStart(a), newStop(a), newRestart(a), newUpdate(a), newKill(a), newRm(a),
+			newRun(a), newCreate(a), newStart(a), newStop(a), newRestart(a), newUpdate(a), newKill(a), newPause(a), newUnpause(a), newRm(a),
 			newExec(a), newAttach(a), newWait(a), newPs(a), newLogs(a), newInspect(a),
 		}},
 		{"images", "Images:", []*cobra.Command{

@@ -20,7 +20,8 @@ const completionLimit = 2 * time.Second
 type completer = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
 
 func running(s v1.ContainerState) bool { return s == v1.ContainerState_CONTAINER_STATE_RUNNING }
-func stopped(s v1.ContainerState) bool { return !running(s) }
+func paused(s v1.ContainerState) bool  { return s == v1.ContainerState_CONTAINER_STATE_PAUSED }
+func stopped(s v1.ContainerState) bool { return !running(s) && !paused(s) }
 func anyState(v1.ContainerState) bool  { return true }
 
 // completing asks a daemon that runs; none is started for the Tab key.

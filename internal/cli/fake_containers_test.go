@@ -209,6 +209,35 @@ func (d *fakeContainers) Kill(_ context.Context, r *connect.Request[v1.KillConta
 	return connect.NewResponse(&v1.KillContainerResponse{}), nil
 }
 
+func (d *fakeContainers) Pause(_ context.Context, r *connect.Request[v1.PauseContainerRequest]) (*connect.Response[v1.PauseContainerResponse], error) {
+	c, err := d.turn(r.Msg.Container, v1.ContainerState_CONTAINER_STATE_RUNNING, v1.ContainerState_CONTAINER_STATE_PAUSED)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&v1.PauseContainerResponse{Container: c}), nil
+}
+
+func (d *fakeContainers) Unpause(_ context.Context, r *connect.Request[v1.UnpauseContainerRequest]) (*connect.Response[v1.UnpauseContainerResponse], error) {
+	c, err := d.turn(r.Msg.Container, v1.ContainerState_CONTAINER_STATE_PAUSED, v1.ContainerState_CONTAINER_STATE_RUNNING)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&v1.UnpauseContainerResponse{Container: c}), nil
+}
+
+// turn only shows another state: the program runs on.
+func (d *fakeDaemon) turn(name string, from, to v1.ContainerState) (*v1.Container, error) {
+	c, err := d.find(name)
+	if err != nil {
+		return nil, err
+	}
+	if d.shown(c).State != from {
+		return nil, refusal(connect.CodeFailedPrecondition, "wrong_state", "container "+c.Name+" cannot be turned", "", 0)
+	}
+	d.change(func() { c.State = to })
+	return d.shown(c), nil
+}
+
 func fakeSignal(name string) (unix.Signal, error) {
 	if n, err := strconv.Atoi(name); err == nil {
 		return unix.Signal(n), nil
@@ -259,7 +288,7 @@ func (d *fakeContainers) List(_ context.Context, r *connect.Request[v1.ListConta
 	defer d.mu.Unlock()
 	answer := &v1.ListContainersResponse{}
 	for _, c := range d.containers {
-		if r.Msg.All || running(c.State) {
+		if r.Msg.All || !stopped(c.State) {
 			answer.Containers = append(answer.Containers, proto.Clone(c.Container).(*v1.Container))
 		}
 	}

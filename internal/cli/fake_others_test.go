@@ -172,6 +172,24 @@ func (d *fakeMachines) StopVM(_ context.Context, r *connect.Request[v1.StopVMReq
 	return connect.NewResponse(&v1.StopVMResponse{Vm: m}), nil
 }
 
+func (d *fakeMachines) PauseVM(_ context.Context, r *connect.Request[v1.PauseVMRequest]) (*connect.Response[v1.PauseVMResponse], error) {
+	m, err := d.vm(r.Msg.VmId)
+	if err != nil {
+		return nil, err
+	}
+	d.change(func() { m.State = v1.VMState_VM_STATE_PAUSED })
+	return connect.NewResponse(&v1.PauseVMResponse{Vm: m}), nil
+}
+
+func (d *fakeMachines) ResumeVM(_ context.Context, r *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error) {
+	m, err := d.vm(r.Msg.VmId)
+	if err != nil {
+		return nil, err
+	}
+	d.change(func() { m.State = v1.VMState_VM_STATE_RUNNING })
+	return connect.NewResponse(&v1.ResumeVMResponse{Vm: m}), nil
+}
+
 func (d *fakeMachines) DeleteVM(_ context.Context, r *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error) {
 	m, err := d.vm(r.Msg.VmId)
 	if err != nil {

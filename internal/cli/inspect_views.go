@@ -69,7 +69,7 @@ func containerView(c *v1.Container) any {
 		Id: c.Id, Created: instant(c.CreatedAt), Name: "/" + c.Name, Image: c.ImageId, ImageName: c.Image, LogPath: c.LogPath, Args: []string{},
 		RestartCount: c.RestartCount,
 		State: containerState{
-			Status: containerStateName(c.State), Running: running(c.State), Restarting: c.State == v1.ContainerState_CONTAINER_STATE_RESTARTING, OOMKilled: c.Exit.GetOomKilled(), Pid: c.Pid,
+			Status: containerStateName(c.State), Running: running(c.State) || paused(c.State), Paused: paused(c.State), Restarting: c.State == v1.ContainerState_CONTAINER_STATE_RESTARTING, OOMKilled: c.Exit.GetOomKilled(), Pid: c.Pid,
 			ExitCode: c.Exit.GetCode(), Signal: c.Exit.GetSignal(), Error: firstOf(c.Error, c.Exit.GetReason()),
 			StartedAt: instant(c.StartedAt), FinishedAt: instant(c.FinishedAt),
 		},

@@ -140,6 +140,8 @@ func containerStatus(c *v1.Container, whole bool) string {
 		return "Created"
 	case v1.ContainerState_CONTAINER_STATE_RUNNING:
 		return "Up " + units.HumanDuration(time.Since(c.StartedAt.AsTime()))
+	case v1.ContainerState_CONTAINER_STATE_PAUSED:
+		return "Up " + units.HumanDuration(time.Since(c.StartedAt.AsTime())) + " (Paused)"
 	case v1.ContainerState_CONTAINER_STATE_EXITED:
 		return fmt.Sprintf("Exited (%d) %s", c.Exit.GetCode(), ago(c.FinishedAt))
 	case v1.ContainerState_CONTAINER_STATE_RESTARTING:

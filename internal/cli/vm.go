@@ -18,7 +18,7 @@ func newVM(a *app) *cobra.Command {
 	return group("vm", "Manage machines, with or without containers in them", `  micropod vm ls
   micropod vm create --vcpus 2 --memory 1g
   micropod vm rm -f vm-1`,
-		newVMList(a), newVMCreate(a), newVMStart(a), newVMStop(a), newVMRemove(a), newVMInspect(a),
+		newVMList(a), newVMCreate(a), newVMStart(a), newVMStop(a), newVMPause(a), newVMResume(a), newVMRemove(a), newVMInspect(a),
 	)
 }
 

@@ -82,5 +82,5 @@ type Info struct {
 
 // Running tells whether it is up, going there or ending; Docker counts one that waits for its next start among these.
 func (i Info) Running() bool {
-	return i.State == Starting || i.State == Running || i.State == Stopping || i.State == Restarting
+	return i.State == Starting || i.State == Running || i.State == Paused || i.State == Stopping || i.State == Restarting
 }

@@ -55,8 +55,12 @@ func (s *Service) logPath(id string) string { return filepath.Join(s.folder(id),
 
 func (e *entry) info() Info {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.rec.info(e.s.logPath(e.id))
+	i := e.rec.info(e.s.logPath(e.id))
+	e.mu.Unlock()
+	if i.State == Running && e.s.paused(i.MachineID) {
+		i.State = Paused
+	}
+	return i
 }
 
 // record gives a copy. The maps and slices within are never changed.

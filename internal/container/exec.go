@@ -36,6 +36,9 @@ func (s *Service) Exec(ctx context.Context, ref string, c ExecConfig) (id string
 	if err != nil {
 		return "", err
 	}
+	if err := e.awake("exec in"); err != nil {
+		return "", err
+	}
 	spec, err := ocispec.Process(r.bundle, c)
 	if err != nil {
 		return "", err

@@ -20,6 +20,8 @@ type Machines interface {
 	Start(ctx context.Context, id string) error
 	Stop(ctx context.Context, id string, timeout time.Duration, force bool) error
 	Delete(ctx context.Context, id string, force bool) error
+	Pause(ctx context.Context, id string) error
+	Resume(ctx context.Context, id string) error
 	Get(id string) (machine.Info, error)
 	Ended(id string) (<-chan struct{}, error)
 	Session(ctx context.Context, id string) (Session, error)

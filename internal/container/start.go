@@ -32,8 +32,11 @@ func (s *Service) Start(ctx context.Context, ref string) (Info, error) {
 		return Info{}, err
 	}
 	defer end()
-	if i := e.info(); i.State == Running { // as users of docker start expect
+	switch i := e.info(); i.State {
+	case Running: // as users of docker start expect
 		return i, nil
+	case Paused:
+		return Info{}, &StateError{ID: e.id, Name: e.name, Action: "start", State: Paused}
 	}
 	if err := e.start(ctx, false); err != nil {
 		return Info{}, err

@@ -36,6 +36,8 @@ import (
 //
 // Where the restart policy wants it, what would be Exited or Error is Restarting instead: from there
 // Starting when the back-off is over, Exited by Stop.
+//
+// A Running one is shown as Paused while its machine is.
 type State int
 
 // What holds in each state, and what is owed.
@@ -56,9 +58,12 @@ const (
 	Error
 	// Restarting: as Exited or Error; it is started again when its back-off is over.
 	Restarting
+	// Paused: as Running, its machine being paused. It is shown, never recorded: the machine's state is
+	// the only one.
+	Paused
 )
 
-var stateNames = [...]string{"creating", "created", "starting", "running", "stopping", "exited", "error", "restarting"}
+var stateNames = [...]string{"creating", "created", "starting", "running", "stopping", "exited", "error", "restarting", "paused"}
 
 func (s State) String() string {
 	if s < 0 || int(s) >= len(stateNames) {

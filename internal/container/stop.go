@@ -89,6 +89,9 @@ func (e *entry) stop(ctx context.Context, o StopOptions) error {
 		return nil
 	}
 	if !r.done() {
+		if err := e.wake(ctx); err != nil { // processes that stand still hear no signal
+			return err
+		}
 		signal, timeout, err := e.stopPlan(r, o)
 		if err != nil {
 			return err
@@ -172,6 +175,11 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 		if err := e.forbidRestart(); err != nil {
 			return err
 		}
+		if err := e.wake(ctx); err != nil {
+			return err
+		}
+	} else if err := e.awake("kill"); err != nil {
+		return err
 	}
 	err = r.signal(ctx, s.Machines, number, false)
 	if err != nil && r.done() {

@@ -57,7 +57,7 @@ func (l *link) keep(life context.Context, r *run) {
 		session, err := l.dial(ctx)
 		if err != nil {
 			l.m.log.Debug("guest channel", "error", err, "again", wait)
-			pause(ctx, wait)
+			sleep(ctx, wait)
 			wait = min(2*wait, redialLast)
 			continue
 		}
@@ -129,7 +129,7 @@ func describe(e vmm.Exit) string {
 }
 
 // Session gives the connection to the agent of a running machine. After a lost
-// channel it waits for the next one within ctx. The session is shared and not the
+// channel, and while the machine is paused, it waits for the next one within ctx. The session is shared and not the
 // caller's to close; it may end at any time (guest.ErrEnded): ask again then.
 // Errors: *NotFoundError, *StateError when the machine does not run, ErrEnded when it ends meanwhile.
 func (s *Service) Session(ctx context.Context, ref string) (*guest.Session, error) {
@@ -140,7 +140,7 @@ func (s *Service) Session(ctx context.Context, ref string) (*guest.Session, erro
 	m.mu.Lock()
 	state, reason, r := m.rec.State, m.rec.Reason, m.run
 	m.mu.Unlock()
-	if r == nil || (state != Running && state != Stopping) {
+	if r == nil || !state.connected() {
 		return nil, &StateError{ID: m.id, Action: "reach the agent of", State: state, Reason: reason}
 	}
 	session, err := r.link.await(ctx, r)
@@ -175,8 +175,8 @@ func hostname(s Spec) string {
 	return s.ID[:min(len(s.ID), 12)]
 }
 
-// pause waits for d or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
+// sleep waits for d or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

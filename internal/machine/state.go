@@ -106,6 +106,11 @@ var legal = [...][]State{
 // mayBecome says whether the table allows the change.
 func (s State) mayBecome(to State) bool { return slices.Contains(legal[s], to) }
 
+// connected says whether the guest channel of a machine in this state is kept for callers.
+func (s State) connected() bool {
+	return s == Running || s == Pausing || s == Paused || s == Stopping
+}
+
 // HasVMM says whether a VMM process may belong to a machine in this state.
 func (s State) HasVMM() bool {
 	switch s {

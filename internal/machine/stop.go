@@ -64,11 +64,15 @@ func (m *machine) stop(ctx context.Context, timeout time.Duration, force bool) e
 		}
 		return nil
 	}
-	asked := m.state() == Running && !force && !m.isDoomed() && timeout > 0
+	was := m.state()
+	asked := (was == Running || was == Paused) && !force && !m.isDoomed() && timeout > 0
 	if err := m.stopping("stop"); err != nil {
 		m.log.Warn("storing that the machine stops", "error", err) // a full disk must not keep it alive
 	}
 	reason := byForce
+	if asked && was == Paused {
+		asked = r.vm.Resume(ctx) == nil // a guest that stands still hears nothing
+	}
 	if asked {
 		reason = m.powerOff(ctx, r, timeout)
 	}

@@ -121,6 +121,30 @@ func (c *containers) Kill(ctx context.Context, r *connect.Request[v1.KillContain
 	return connect.NewResponse(&v1.KillContainerResponse{}), err
 }
 
+// Pause stops a container's machine where it stands.
+func (c *containers) Pause(ctx context.Context, r *connect.Request[v1.PauseContainerRequest]) (*connect.Response[v1.PauseContainerResponse], error) {
+	if err := required("container", r.Msg.Container); err != nil {
+		return nil, err
+	}
+	if err := c.service.Pause(ctx, r.Msg.Container); err != nil {
+		return nil, err
+	}
+	info, err := c.service.Get(r.Msg.Container)
+	return connect.NewResponse(&v1.PauseContainerResponse{Container: containerToWire(info)}), err
+}
+
+// Unpause lets it run on.
+func (c *containers) Unpause(ctx context.Context, r *connect.Request[v1.UnpauseContainerRequest]) (*connect.Response[v1.UnpauseContainerResponse], error) {
+	if err := required("container", r.Msg.Container); err != nil {
+		return nil, err
+	}
+	if err := c.service.Unpause(ctx, r.Msg.Container); err != nil {
+		return nil, err
+	}
+	info, err := c.service.Get(r.Msg.Container)
+	return connect.NewResponse(&v1.UnpauseContainerResponse{Container: containerToWire(info)}), err
+}
+
 // Remove removes a container and its machine.
 func (c *containers) Remove(ctx context.Context, r *connect.Request[v1.RemoveContainerRequest]) (*connect.Response[v1.RemoveContainerResponse], error) {
 	if err := required("container", r.Msg.Container); err != nil {

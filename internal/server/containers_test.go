@@ -157,6 +157,12 @@ func TestContainerLife(t *testing.T) {
 	if _, err := b.ResizeTTY(b.soon(), connect.NewRequest(&v1.ResizeTTYRequest{Container: "c", Window: &v1.WindowSize{Rows: 1, Cols: 2}})); err != nil {
 		t.Error(err)
 	}
+	if r, err := b.Pause(b.soon(), connect.NewRequest(&v1.PauseContainerRequest{Container: "c"})); err != nil || r.Msg.Container.State != v1.ContainerState_CONTAINER_STATE_PAUSED {
+		t.Errorf("paused: %v, %v", r, err)
+	}
+	if r, err := b.Unpause(b.soon(), connect.NewRequest(&v1.UnpauseContainerRequest{Container: "c"})); err != nil || r.Msg.Container.State != v1.ContainerState_CONTAINER_STATE_RUNNING {
+		t.Errorf("let run on: %v, %v", r, err)
+	}
 	two := uint32(2)
 	if r, err := b.Restart(b.soon(), connect.NewRequest(&v1.RestartContainerRequest{Container: "c", TimeoutSeconds: &two})); err != nil || r.Msg.Container.State != v1.ContainerState_CONTAINER_STATE_RUNNING {
 		t.Errorf("restarted: %v, %v", r, err)

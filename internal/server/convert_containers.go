@@ -236,6 +236,7 @@ var containerStateToWire = [...]v1.ContainerState{
 	container.Error:    v1.ContainerState_CONTAINER_STATE_ERROR,
 
 	container.Restarting: v1.ContainerState_CONTAINER_STATE_RESTARTING,
+	container.Paused:     v1.ContainerState_CONTAINER_STATE_PAUSED,
 }
 
 func exitToWire(e *container.Exit) *v1.Exit {

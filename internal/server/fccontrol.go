@@ -75,6 +75,30 @@ func (f *fcControl) StopVM(ctx context.Context, r *connect.Request[v1.StopVMRequ
 	return connect.NewResponse(&v1.StopVMResponse{Vm: vm}), err
 }
 
+// PauseVM stops the vCPUs.
+func (f *fcControl) PauseVM(ctx context.Context, r *connect.Request[v1.PauseVMRequest]) (*connect.Response[v1.PauseVMResponse], error) {
+	if err := required("vm_id", r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	if err := f.machines.Pause(ctx, r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	vm, err := f.vm(r.Msg.VmId)
+	return connect.NewResponse(&v1.PauseVMResponse{Vm: vm}), err
+}
+
+// ResumeVM lets them run on.
+func (f *fcControl) ResumeVM(ctx context.Context, r *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error) {
+	if err := required("vm_id", r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	if err := f.machines.Resume(ctx, r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	vm, err := f.vm(r.Msg.VmId)
+	return connect.NewResponse(&v1.ResumeVMResponse{Vm: vm}), err
+}
+
 // DeleteVM removes a machine, and the container that it was made for.
 func (f *fcControl) DeleteVM(ctx context.Context, r *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error) {
 	if err := required("vm_id", r.Msg.VmId); err != nil {

@@ -41,6 +41,16 @@ func TestVMLife(t *testing.T) {
 	if n := w.list(t, map[string]string{"a": "c"}); n != 0 {
 		t.Errorf("%d VMs have a label with another value", n)
 	}
+	paused, err := w.vms.PauseVM(t.Context(), connect.NewRequest(&v1.PauseVMRequest{VmId: "one"}))
+	if err != nil || paused.Msg.Vm.State != v1.VMState_VM_STATE_PAUSED {
+		t.Errorf("PauseVM gave %v, %v", paused, err)
+	}
+	_, err = w.vms.PauseVM(t.Context(), connect.NewRequest(&v1.PauseVMRequest{VmId: "one"}))
+	wantError(t, err, connect.CodeFailedPrecondition, "wrong_state")
+	resumed, err := w.vms.ResumeVM(t.Context(), connect.NewRequest(&v1.ResumeVMRequest{VmId: "one"}))
+	if err != nil || resumed.Msg.Vm.State != v1.VMState_VM_STATE_RUNNING {
+		t.Errorf("ResumeVM gave %v, %v", resumed, err)
+	}
 	console, err := w.vms.ConsoleLog(t.Context(), connect.NewRequest(&v1.ConsoleLogRequest{VmId: "one"}))
 	if err != nil || !strings.Contains(string(console.Msg.Data), "line two") {
 		t.Errorf("ConsoleLog gave %v, %v", console, err)

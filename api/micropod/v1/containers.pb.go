@@ -36,6 +36,7 @@ const (
 	ContainerState_CONTAINER_STATE_EXITED      ContainerState = 5
 	ContainerState_CONTAINER_STATE_ERROR       ContainerState = 6
 	ContainerState_CONTAINER_STATE_RESTARTING  ContainerState = 7 // ended; its restart policy starts it again in a while
+	ContainerState_CONTAINER_STATE_PAUSED      ContainerState = 8
 )
 
 // Enum value maps for ContainerState.
@@ -49,6 +50,7 @@ var (
 		5: "CONTAINER_STATE_EXITED",
 		6: "CONTAINER_STATE_ERROR",
 		7: "CONTAINER_STATE_RESTARTING",
+		8: "CONTAINER_STATE_PAUSED",
 	}
 	ContainerState_value = map[string]int32{
 		"CONTAINER_STATE_UNSPECIFIED": 0,
@@ -59,6 +61,7 @@ var (
 		"CONTAINER_STATE_EXITED":      5,
 		"CONTAINER_STATE_ERROR":       6,
 		"CONTAINER_STATE_RESTARTING":  7,
+		"CONTAINER_STATE_PAUSED":      8,
 	}
 )
 
@@ -1581,6 +1584,182 @@ func (*KillContainerResponse) Descriptor() ([]byte, []int) {
 	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{18}
 }
 
+type PauseContainerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseContainerRequest) Reset() {
+	*x = PauseContainerRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseContainerRequest) ProtoMessage() {}
+
+func (x *PauseContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseContainerRequest.ProtoReflect.Descriptor instead.
+func (*PauseContainerRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PauseContainerRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+type PauseContainerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     *Container             `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseContainerResponse) Reset() {
+	*x = PauseContainerResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseContainerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseContainerResponse) ProtoMessage() {}
+
+func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseContainerResponse.ProtoReflect.Descriptor instead.
+func (*PauseContainerResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PauseContainerResponse) GetContainer() *Container {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
+type UnpauseContainerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpauseContainerRequest) Reset() {
+	*x = UnpauseContainerRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpauseContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpauseContainerRequest) ProtoMessage() {}
+
+func (x *UnpauseContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpauseContainerRequest.ProtoReflect.Descriptor instead.
+func (*UnpauseContainerRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *UnpauseContainerRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+type UnpauseContainerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     *Container             `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpauseContainerResponse) Reset() {
+	*x = UnpauseContainerResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpauseContainerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpauseContainerResponse) ProtoMessage() {}
+
+func (x *UnpauseContainerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpauseContainerResponse.ProtoReflect.Descriptor instead.
+func (*UnpauseContainerResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *UnpauseContainerResponse) GetContainer() *Container {
+	if x != nil {
+		return x.Container
+	}
+	return nil
+}
+
 type RemoveContainerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
@@ -1591,7 +1770,7 @@ type RemoveContainerRequest struct {
 
 func (x *RemoveContainerRequest) Reset() {
 	*x = RemoveContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[19]
+	mi := &file_micropod_v1_containers_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1782,7 @@ func (x *RemoveContainerRequest) String() string {
 func (*RemoveContainerRequest) ProtoMessage() {}
 
 func (x *RemoveContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[19]
+	mi := &file_micropod_v1_containers_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1795,7 @@ func (x *RemoveContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveContainerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{19}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RemoveContainerRequest) GetContainer() string {
@@ -1642,7 +1821,7 @@ type RemoveContainerResponse struct {
 
 func (x *RemoveContainerResponse) Reset() {
 	*x = RemoveContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[20]
+	mi := &file_micropod_v1_containers_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1833,7 @@ func (x *RemoveContainerResponse) String() string {
 func (*RemoveContainerResponse) ProtoMessage() {}
 
 func (x *RemoveContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[20]
+	mi := &file_micropod_v1_containers_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1846,7 @@ func (x *RemoveContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveContainerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{20}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RemoveContainerResponse) GetId() string {
@@ -1695,7 +1874,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[21]
+	mi := &file_micropod_v1_containers_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1886,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[21]
+	mi := &file_micropod_v1_containers_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1899,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{21}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -1826,7 +2005,7 @@ type AttachOpen struct {
 
 func (x *AttachOpen) Reset() {
 	*x = AttachOpen{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[22]
+	mi := &file_micropod_v1_containers_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2017,7 @@ func (x *AttachOpen) String() string {
 func (*AttachOpen) ProtoMessage() {}
 
 func (x *AttachOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[22]
+	mi := &file_micropod_v1_containers_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2030,7 @@ func (x *AttachOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpen.ProtoReflect.Descriptor instead.
 func (*AttachOpen) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{22}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AttachOpen) GetContainer() string {
@@ -1920,7 +2099,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	mi := &file_micropod_v1_containers_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2111,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	mi := &file_micropod_v1_containers_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2124,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{23}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AttachAck) GetStdoutOffset() uint64 {
@@ -1972,7 +2151,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[24]
+	mi := &file_micropod_v1_containers_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2163,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[24]
+	mi := &file_micropod_v1_containers_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2176,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{24}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -2030,7 +2209,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[25]
+	mi := &file_micropod_v1_containers_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2221,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[25]
+	mi := &file_micropod_v1_containers_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2234,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{25}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -2155,7 +2334,7 @@ type InputTaken struct {
 
 func (x *InputTaken) Reset() {
 	*x = InputTaken{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[26]
+	mi := &file_micropod_v1_containers_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2346,7 @@ func (x *InputTaken) String() string {
 func (*InputTaken) ProtoMessage() {}
 
 func (x *InputTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[26]
+	mi := &file_micropod_v1_containers_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2359,7 @@ func (x *InputTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputTaken.ProtoReflect.Descriptor instead.
 func (*InputTaken) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{26}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *InputTaken) GetOffset() uint64 {
@@ -2200,7 +2379,7 @@ type AttachOpened struct {
 
 func (x *AttachOpened) Reset() {
 	*x = AttachOpened{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[27]
+	mi := &file_micropod_v1_containers_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2391,7 @@ func (x *AttachOpened) String() string {
 func (*AttachOpened) ProtoMessage() {}
 
 func (x *AttachOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[27]
+	mi := &file_micropod_v1_containers_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2404,7 @@ func (x *AttachOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpened.ProtoReflect.Descriptor instead.
 func (*AttachOpened) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{27}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AttachOpened) GetStdinOffset() uint64 {
@@ -2252,7 +2431,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[28]
+	mi := &file_micropod_v1_containers_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2443,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[28]
+	mi := &file_micropod_v1_containers_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2456,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{28}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Chunk) GetOffset() uint64 {
@@ -2312,7 +2491,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[29]
+	mi := &file_micropod_v1_containers_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2503,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[29]
+	mi := &file_micropod_v1_containers_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2516,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{29}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExecRequest) GetContainer() string {
@@ -2419,7 +2598,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[30]
+	mi := &file_micropod_v1_containers_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2610,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[30]
+	mi := &file_micropod_v1_containers_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2623,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{30}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecResponse) GetExecId() string {
@@ -2464,7 +2643,7 @@ type WaitContainerRequest struct {
 
 func (x *WaitContainerRequest) Reset() {
 	*x = WaitContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[31]
+	mi := &file_micropod_v1_containers_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2655,7 @@ func (x *WaitContainerRequest) String() string {
 func (*WaitContainerRequest) ProtoMessage() {}
 
 func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[31]
+	mi := &file_micropod_v1_containers_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2668,7 @@ func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitContainerRequest.ProtoReflect.Descriptor instead.
 func (*WaitContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{31}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WaitContainerRequest) GetContainer() string {
@@ -2515,7 +2694,7 @@ type WaitContainerResponse struct {
 
 func (x *WaitContainerResponse) Reset() {
 	*x = WaitContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[32]
+	mi := &file_micropod_v1_containers_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +2706,7 @@ func (x *WaitContainerResponse) String() string {
 func (*WaitContainerResponse) ProtoMessage() {}
 
 func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[32]
+	mi := &file_micropod_v1_containers_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +2719,7 @@ func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitContainerResponse.ProtoReflect.Descriptor instead.
 func (*WaitContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{32}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WaitContainerResponse) GetExit() *Exit {
@@ -2559,7 +2738,7 @@ type GetContainerRequest struct {
 
 func (x *GetContainerRequest) Reset() {
 	*x = GetContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[33]
+	mi := &file_micropod_v1_containers_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2571,7 +2750,7 @@ func (x *GetContainerRequest) String() string {
 func (*GetContainerRequest) ProtoMessage() {}
 
 func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[33]
+	mi := &file_micropod_v1_containers_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2584,7 +2763,7 @@ func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerRequest.ProtoReflect.Descriptor instead.
 func (*GetContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{33}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetContainerRequest) GetContainer() string {
@@ -2603,7 +2782,7 @@ type GetContainerResponse struct {
 
 func (x *GetContainerResponse) Reset() {
 	*x = GetContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[34]
+	mi := &file_micropod_v1_containers_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2794,7 @@ func (x *GetContainerResponse) String() string {
 func (*GetContainerResponse) ProtoMessage() {}
 
 func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[34]
+	mi := &file_micropod_v1_containers_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2807,7 @@ func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerResponse.ProtoReflect.Descriptor instead.
 func (*GetContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{34}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetContainerResponse) GetContainer() *Container {
@@ -2648,7 +2827,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[35]
+	mi := &file_micropod_v1_containers_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2660,7 +2839,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[35]
+	mi := &file_micropod_v1_containers_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2673,7 +2852,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{35}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListContainersRequest) GetAll() bool {
@@ -2699,7 +2878,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[36]
+	mi := &file_micropod_v1_containers_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2711,7 +2890,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[36]
+	mi := &file_micropod_v1_containers_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2724,7 +2903,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{36}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListContainersResponse) GetContainers() []*Container {
@@ -2749,7 +2928,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[37]
+	mi := &file_micropod_v1_containers_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2761,7 +2940,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[37]
+	mi := &file_micropod_v1_containers_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2774,7 +2953,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{37}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -2837,7 +3016,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[38]
+	mi := &file_micropod_v1_containers_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3028,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[38]
+	mi := &file_micropod_v1_containers_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3041,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{38}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LogsResponse) GetTime() *timestamppb.Timestamp {
@@ -2897,7 +3076,7 @@ type ResizeTTYRequest struct {
 
 func (x *ResizeTTYRequest) Reset() {
 	*x = ResizeTTYRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[39]
+	mi := &file_micropod_v1_containers_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +3088,7 @@ func (x *ResizeTTYRequest) String() string {
 func (*ResizeTTYRequest) ProtoMessage() {}
 
 func (x *ResizeTTYRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[39]
+	mi := &file_micropod_v1_containers_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +3101,7 @@ func (x *ResizeTTYRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTTYRequest.ProtoReflect.Descriptor instead.
 func (*ResizeTTYRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{39}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ResizeTTYRequest) GetContainer() string {
@@ -2954,7 +3133,7 @@ type ResizeTTYResponse struct {
 
 func (x *ResizeTTYResponse) Reset() {
 	*x = ResizeTTYResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[40]
+	mi := &file_micropod_v1_containers_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3145,7 @@ func (x *ResizeTTYResponse) String() string {
 func (*ResizeTTYResponse) ProtoMessage() {}
 
 func (x *ResizeTTYResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[40]
+	mi := &file_micropod_v1_containers_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3158,7 @@ func (x *ResizeTTYResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTTYResponse.ProtoReflect.Descriptor instead.
 func (*ResizeTTYResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{40}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{44}
 }
 
 var File_micropod_v1_containers_proto protoreflect.FileDescriptor
@@ -3141,7 +3320,15 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x14KillContainerRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\tR\x06signal\"\x17\n" +
-	"\x15KillContainerResponse\"L\n" +
+	"\x15KillContainerResponse\"5\n" +
+	"\x15PauseContainerRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"N\n" +
+	"\x16PauseContainerResponse\x124\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"7\n" +
+	"\x17UnpauseContainerRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"P\n" +
+	"\x18UnpauseContainerResponse\x124\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"L\n" +
 	"\x16RemoveContainerRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\")\n" +
@@ -3242,7 +3429,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12/\n" +
 	"\x06window\x18\x03 \x01(\v2\x17.micropod.v1.WindowSizeR\x06window\"\x13\n" +
-	"\x11ResizeTTYResponse*\xfe\x01\n" +
+	"\x11ResizeTTYResponse*\x9a\x02\n" +
 	"\x0eContainerState\x12\x1f\n" +
 	"\x1bCONTAINER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONTAINER_STATE_CREATED\x10\x01\x12\x1c\n" +
@@ -3251,7 +3438,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x18CONTAINER_STATE_STOPPING\x10\x04\x12\x1a\n" +
 	"\x16CONTAINER_STATE_EXITED\x10\x05\x12\x19\n" +
 	"\x15CONTAINER_STATE_ERROR\x10\x06\x12\x1e\n" +
-	"\x1aCONTAINER_STATE_RESTARTING\x10\a2\xd0\b\n" +
+	"\x1aCONTAINER_STATE_RESTARTING\x10\a\x12\x1a\n" +
+	"\x16CONTAINER_STATE_PAUSED\x10\b2\xfa\t\n" +
 	"\n" +
 	"Containers\x12U\n" +
 	"\x06Create\x12#.micropod.v1.CreateContainerRequest\x1a$.micropod.v1.CreateContainerResponse0\x01\x12P\n" +
@@ -3259,7 +3447,9 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x04Stop\x12!.micropod.v1.StopContainerRequest\x1a\".micropod.v1.StopContainerResponse\x12V\n" +
 	"\aRestart\x12$.micropod.v1.RestartContainerRequest\x1a%.micropod.v1.RestartContainerResponse\x12S\n" +
 	"\x06Update\x12#.micropod.v1.UpdateContainerRequest\x1a$.micropod.v1.UpdateContainerResponse\x12M\n" +
-	"\x04Kill\x12!.micropod.v1.KillContainerRequest\x1a\".micropod.v1.KillContainerResponse\x12S\n" +
+	"\x04Kill\x12!.micropod.v1.KillContainerRequest\x1a\".micropod.v1.KillContainerResponse\x12P\n" +
+	"\x05Pause\x12\".micropod.v1.PauseContainerRequest\x1a#.micropod.v1.PauseContainerResponse\x12V\n" +
+	"\aUnpause\x12$.micropod.v1.UnpauseContainerRequest\x1a%.micropod.v1.UnpauseContainerResponse\x12S\n" +
 	"\x06Remove\x12#.micropod.v1.RemoveContainerRequest\x1a$.micropod.v1.RemoveContainerResponse\x12E\n" +
 	"\x06Attach\x12\x1a.micropod.v1.AttachRequest\x1a\x1b.micropod.v1.AttachResponse(\x010\x01\x12;\n" +
 	"\x04Exec\x12\x18.micropod.v1.ExecRequest\x1a\x19.micropod.v1.ExecResponse\x12M\n" +
@@ -3282,7 +3472,7 @@ func file_micropod_v1_containers_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_containers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_micropod_v1_containers_proto_goTypes = []any{
 	(ContainerState)(0),              // 0: micropod.v1.ContainerState
 	(*RestartPolicy)(nil),            // 1: micropod.v1.RestartPolicy
@@ -3304,116 +3494,126 @@ var file_micropod_v1_containers_proto_goTypes = []any{
 	(*UpdateContainerResponse)(nil),  // 17: micropod.v1.UpdateContainerResponse
 	(*KillContainerRequest)(nil),     // 18: micropod.v1.KillContainerRequest
 	(*KillContainerResponse)(nil),    // 19: micropod.v1.KillContainerResponse
-	(*RemoveContainerRequest)(nil),   // 20: micropod.v1.RemoveContainerRequest
-	(*RemoveContainerResponse)(nil),  // 21: micropod.v1.RemoveContainerResponse
-	(*AttachRequest)(nil),            // 22: micropod.v1.AttachRequest
-	(*AttachOpen)(nil),               // 23: micropod.v1.AttachOpen
-	(*AttachAck)(nil),                // 24: micropod.v1.AttachAck
-	(*WindowSize)(nil),               // 25: micropod.v1.WindowSize
-	(*AttachResponse)(nil),           // 26: micropod.v1.AttachResponse
-	(*InputTaken)(nil),               // 27: micropod.v1.InputTaken
-	(*AttachOpened)(nil),             // 28: micropod.v1.AttachOpened
-	(*Chunk)(nil),                    // 29: micropod.v1.Chunk
-	(*ExecRequest)(nil),              // 30: micropod.v1.ExecRequest
-	(*ExecResponse)(nil),             // 31: micropod.v1.ExecResponse
-	(*WaitContainerRequest)(nil),     // 32: micropod.v1.WaitContainerRequest
-	(*WaitContainerResponse)(nil),    // 33: micropod.v1.WaitContainerResponse
-	(*GetContainerRequest)(nil),      // 34: micropod.v1.GetContainerRequest
-	(*GetContainerResponse)(nil),     // 35: micropod.v1.GetContainerResponse
-	(*ListContainersRequest)(nil),    // 36: micropod.v1.ListContainersRequest
-	(*ListContainersResponse)(nil),   // 37: micropod.v1.ListContainersResponse
-	(*LogsRequest)(nil),              // 38: micropod.v1.LogsRequest
-	(*LogsResponse)(nil),             // 39: micropod.v1.LogsResponse
-	(*ResizeTTYRequest)(nil),         // 40: micropod.v1.ResizeTTYRequest
-	(*ResizeTTYResponse)(nil),        // 41: micropod.v1.ResizeTTYResponse
-	nil,                              // 42: micropod.v1.ContainerConfig.LabelsEntry
-	nil,                              // 43: micropod.v1.ContainerConfig.TmpfsEntry
-	nil,                              // 44: micropod.v1.ContainerConfig.SysctlsEntry
-	nil,                              // 45: micropod.v1.ContainerConfig.AnnotationsEntry
-	nil,                              // 46: micropod.v1.ListContainersRequest.LabelsEntry
-	(*VMConfig)(nil),                 // 47: micropod.v1.VMConfig
-	(*timestamppb.Timestamp)(nil),    // 48: google.protobuf.Timestamp
-	(*VM)(nil),                       // 49: micropod.v1.VM
-	(*RegistryAuth)(nil),             // 50: micropod.v1.RegistryAuth
-	(*Progress)(nil),                 // 51: micropod.v1.Progress
+	(*PauseContainerRequest)(nil),    // 20: micropod.v1.PauseContainerRequest
+	(*PauseContainerResponse)(nil),   // 21: micropod.v1.PauseContainerResponse
+	(*UnpauseContainerRequest)(nil),  // 22: micropod.v1.UnpauseContainerRequest
+	(*UnpauseContainerResponse)(nil), // 23: micropod.v1.UnpauseContainerResponse
+	(*RemoveContainerRequest)(nil),   // 24: micropod.v1.RemoveContainerRequest
+	(*RemoveContainerResponse)(nil),  // 25: micropod.v1.RemoveContainerResponse
+	(*AttachRequest)(nil),            // 26: micropod.v1.AttachRequest
+	(*AttachOpen)(nil),               // 27: micropod.v1.AttachOpen
+	(*AttachAck)(nil),                // 28: micropod.v1.AttachAck
+	(*WindowSize)(nil),               // 29: micropod.v1.WindowSize
+	(*AttachResponse)(nil),           // 30: micropod.v1.AttachResponse
+	(*InputTaken)(nil),               // 31: micropod.v1.InputTaken
+	(*AttachOpened)(nil),             // 32: micropod.v1.AttachOpened
+	(*Chunk)(nil),                    // 33: micropod.v1.Chunk
+	(*ExecRequest)(nil),              // 34: micropod.v1.ExecRequest
+	(*ExecResponse)(nil),             // 35: micropod.v1.ExecResponse
+	(*WaitContainerRequest)(nil),     // 36: micropod.v1.WaitContainerRequest
+	(*WaitContainerResponse)(nil),    // 37: micropod.v1.WaitContainerResponse
+	(*GetContainerRequest)(nil),      // 38: micropod.v1.GetContainerRequest
+	(*GetContainerResponse)(nil),     // 39: micropod.v1.GetContainerResponse
+	(*ListContainersRequest)(nil),    // 40: micropod.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),   // 41: micropod.v1.ListContainersResponse
+	(*LogsRequest)(nil),              // 42: micropod.v1.LogsRequest
+	(*LogsResponse)(nil),             // 43: micropod.v1.LogsResponse
+	(*ResizeTTYRequest)(nil),         // 44: micropod.v1.ResizeTTYRequest
+	(*ResizeTTYResponse)(nil),        // 45: micropod.v1.ResizeTTYResponse
+	nil,                              // 46: micropod.v1.ContainerConfig.LabelsEntry
+	nil,                              // 47: micropod.v1.ContainerConfig.TmpfsEntry
+	nil,                              // 48: micropod.v1.ContainerConfig.SysctlsEntry
+	nil,                              // 49: micropod.v1.ContainerConfig.AnnotationsEntry
+	nil,                              // 50: micropod.v1.ListContainersRequest.LabelsEntry
+	(*VMConfig)(nil),                 // 51: micropod.v1.VMConfig
+	(*timestamppb.Timestamp)(nil),    // 52: google.protobuf.Timestamp
+	(*VM)(nil),                       // 53: micropod.v1.VM
+	(*RegistryAuth)(nil),             // 54: micropod.v1.RegistryAuth
+	(*Progress)(nil),                 // 55: micropod.v1.Progress
 }
 var file_micropod_v1_containers_proto_depIdxs = []int32{
-	42, // 0: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
-	43, // 1: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
+	46, // 0: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
+	47, // 1: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
 	4,  // 2: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
-	44, // 3: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
+	48, // 3: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
 	2,  // 4: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
 	3,  // 5: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
-	47, // 6: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
-	45, // 7: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
+	51, // 6: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
+	49, // 7: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
 	1,  // 8: micropod.v1.ContainerConfig.restart:type_name -> micropod.v1.RestartPolicy
-	48, // 9: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	52, // 9: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
 	5,  // 10: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
 	0,  // 11: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
-	48, // 12: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	48, // 13: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	48, // 14: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	52, // 12: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	52, // 13: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	52, // 14: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
 	6,  // 15: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
-	49, // 16: micropod.v1.Container.vm:type_name -> micropod.v1.VM
+	53, // 16: micropod.v1.Container.vm:type_name -> micropod.v1.VM
 	5,  // 17: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
-	50, // 18: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
-	51, // 19: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
+	54, // 18: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
+	55, // 19: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
 	7,  // 20: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
 	7,  // 21: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
 	7,  // 22: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
 	7,  // 23: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
 	1,  // 24: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
 	7,  // 25: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
-	23, // 26: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
-	25, // 27: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
-	24, // 28: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	28, // 29: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	29, // 30: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	29, // 31: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
-	6,  // 32: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	27, // 33: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
-	25, // 34: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	6,  // 35: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	7,  // 36: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	46, // 37: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	7,  // 38: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	48, // 39: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	48, // 40: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	48, // 41: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	25, // 42: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	8,  // 43: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	10, // 44: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	12, // 45: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	14, // 46: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	16, // 47: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
-	18, // 48: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	20, // 49: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	22, // 50: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	30, // 51: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	32, // 52: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	34, // 53: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	36, // 54: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	38, // 55: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	40, // 56: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	9,  // 57: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	11, // 58: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	13, // 59: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	15, // 60: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	17, // 61: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
-	19, // 62: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	21, // 63: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	26, // 64: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	31, // 65: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	33, // 66: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	35, // 67: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	37, // 68: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	39, // 69: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	41, // 70: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	57, // [57:71] is the sub-list for method output_type
-	43, // [43:57] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	7,  // 26: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
+	7,  // 27: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
+	27, // 28: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
+	29, // 29: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
+	28, // 30: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
+	32, // 31: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	33, // 32: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	33, // 33: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	6,  // 34: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
+	31, // 35: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	29, // 36: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	6,  // 37: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	7,  // 38: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	50, // 39: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	7,  // 40: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	52, // 41: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	52, // 42: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	52, // 43: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	29, // 44: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	8,  // 45: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	10, // 46: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	12, // 47: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	14, // 48: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	16, // 49: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
+	18, // 50: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	20, // 51: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
+	22, // 52: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
+	24, // 53: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	26, // 54: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	34, // 55: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	36, // 56: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	38, // 57: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	40, // 58: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	42, // 59: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	44, // 60: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	9,  // 61: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	11, // 62: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	13, // 63: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	15, // 64: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	17, // 65: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
+	19, // 66: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	21, // 67: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
+	23, // 68: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
+	25, // 69: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	30, // 70: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	35, // 71: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	37, // 72: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	39, // 73: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	41, // 74: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	43, // 75: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	45, // 76: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	61, // [61:77] is the sub-list for method output_type
+	45, // [45:61] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }
@@ -3429,15 +3629,15 @@ func file_micropod_v1_containers_proto_init() {
 	}
 	file_micropod_v1_containers_proto_msgTypes[11].OneofWrappers = []any{}
 	file_micropod_v1_containers_proto_msgTypes[13].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[21].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[25].OneofWrappers = []any{
 		(*AttachRequest_Open)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_CloseStdin)(nil),
 		(*AttachRequest_Resize)(nil),
 		(*AttachRequest_Ack)(nil),
 	}
-	file_micropod_v1_containers_proto_msgTypes[22].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[25].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[26].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[29].OneofWrappers = []any{
 		(*AttachResponse_Opened)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
@@ -3450,7 +3650,7 @@ func file_micropod_v1_containers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_containers_proto_rawDesc), len(file_micropod_v1_containers_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   46,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

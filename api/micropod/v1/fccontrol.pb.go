@@ -328,6 +328,182 @@ func (x *StopVMResponse) GetVm() *VM {
 	return nil
 }
 
+type PauseVMRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseVMRequest) Reset() {
+	*x = PauseVMRequest{}
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseVMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseVMRequest) ProtoMessage() {}
+
+func (x *PauseVMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseVMRequest.ProtoReflect.Descriptor instead.
+func (*PauseVMRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PauseVMRequest) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+type PauseVMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            *VM                    `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseVMResponse) Reset() {
+	*x = PauseVMResponse{}
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseVMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseVMResponse) ProtoMessage() {}
+
+func (x *PauseVMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseVMResponse.ProtoReflect.Descriptor instead.
+func (*PauseVMResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PauseVMResponse) GetVm() *VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
+type ResumeVMRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeVMRequest) Reset() {
+	*x = ResumeVMRequest{}
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeVMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeVMRequest) ProtoMessage() {}
+
+func (x *ResumeVMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeVMRequest.ProtoReflect.Descriptor instead.
+func (*ResumeVMRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ResumeVMRequest) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+type ResumeVMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            *VM                    `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeVMResponse) Reset() {
+	*x = ResumeVMResponse{}
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeVMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeVMResponse) ProtoMessage() {}
+
+func (x *ResumeVMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeVMResponse.ProtoReflect.Descriptor instead.
+func (*ResumeVMResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ResumeVMResponse) GetVm() *VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
 type DeleteVMRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
@@ -338,7 +514,7 @@ type DeleteVMRequest struct {
 
 func (x *DeleteVMRequest) Reset() {
 	*x = DeleteVMRequest{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[6]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +526,7 @@ func (x *DeleteVMRequest) String() string {
 func (*DeleteVMRequest) ProtoMessage() {}
 
 func (x *DeleteVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[6]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +539,7 @@ func (x *DeleteVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVMRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVMRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{6}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteVMRequest) GetVmId() string {
@@ -388,7 +564,7 @@ type DeleteVMResponse struct {
 
 func (x *DeleteVMResponse) Reset() {
 	*x = DeleteVMResponse{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[7]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +576,7 @@ func (x *DeleteVMResponse) String() string {
 func (*DeleteVMResponse) ProtoMessage() {}
 
 func (x *DeleteVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[7]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +589,7 @@ func (x *DeleteVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVMResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVMResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{7}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{11}
 }
 
 type GetVMRequest struct {
@@ -425,7 +601,7 @@ type GetVMRequest struct {
 
 func (x *GetVMRequest) Reset() {
 	*x = GetVMRequest{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[8]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +613,7 @@ func (x *GetVMRequest) String() string {
 func (*GetVMRequest) ProtoMessage() {}
 
 func (x *GetVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[8]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +626,7 @@ func (x *GetVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVMRequest.ProtoReflect.Descriptor instead.
 func (*GetVMRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{8}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetVMRequest) GetVmId() string {
@@ -469,7 +645,7 @@ type GetVMResponse struct {
 
 func (x *GetVMResponse) Reset() {
 	*x = GetVMResponse{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[9]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +657,7 @@ func (x *GetVMResponse) String() string {
 func (*GetVMResponse) ProtoMessage() {}
 
 func (x *GetVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[9]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +670,7 @@ func (x *GetVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVMResponse.ProtoReflect.Descriptor instead.
 func (*GetVMResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{9}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetVMResponse) GetVm() *VM {
@@ -513,7 +689,7 @@ type ListVMsRequest struct {
 
 func (x *ListVMsRequest) Reset() {
 	*x = ListVMsRequest{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[10]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +701,7 @@ func (x *ListVMsRequest) String() string {
 func (*ListVMsRequest) ProtoMessage() {}
 
 func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[10]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +714,7 @@ func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsRequest.ProtoReflect.Descriptor instead.
 func (*ListVMsRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{10}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListVMsRequest) GetLabels() map[string]string {
@@ -557,7 +733,7 @@ type ListVMsResponse struct {
 
 func (x *ListVMsResponse) Reset() {
 	*x = ListVMsResponse{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[11]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +745,7 @@ func (x *ListVMsResponse) String() string {
 func (*ListVMsResponse) ProtoMessage() {}
 
 func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[11]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +758,7 @@ func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsResponse.ProtoReflect.Descriptor instead.
 func (*ListVMsResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{11}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListVMsResponse) GetVms() []*VM {
@@ -601,7 +777,7 @@ type ConsoleLogRequest struct {
 
 func (x *ConsoleLogRequest) Reset() {
 	*x = ConsoleLogRequest{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[12]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +789,7 @@ func (x *ConsoleLogRequest) String() string {
 func (*ConsoleLogRequest) ProtoMessage() {}
 
 func (x *ConsoleLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[12]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +802,7 @@ func (x *ConsoleLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleLogRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleLogRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{12}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ConsoleLogRequest) GetVmId() string {
@@ -645,7 +821,7 @@ type ConsoleLogResponse struct {
 
 func (x *ConsoleLogResponse) Reset() {
 	*x = ConsoleLogResponse{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[13]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +833,7 @@ func (x *ConsoleLogResponse) String() string {
 func (*ConsoleLogResponse) ProtoMessage() {}
 
 func (x *ConsoleLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[13]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +846,7 @@ func (x *ConsoleLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleLogResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleLogResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{13}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ConsoleLogResponse) GetData() []byte {
@@ -701,6 +877,14 @@ const file_micropod_v1_fccontrol_proto_rawDesc = "" +
 	"\x0ftimeout_seconds\x18\x02 \x01(\rR\x0etimeoutSeconds\x12\x14\n" +
 	"\x05force\x18\x03 \x01(\bR\x05force\"1\n" +
 	"\x0eStopVMResponse\x12\x1f\n" +
+	"\x02vm\x18\x01 \x01(\v2\x0f.micropod.v1.VMR\x02vm\"%\n" +
+	"\x0ePauseVMRequest\x12\x13\n" +
+	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\"2\n" +
+	"\x0fPauseVMResponse\x12\x1f\n" +
+	"\x02vm\x18\x01 \x01(\v2\x0f.micropod.v1.VMR\x02vm\"&\n" +
+	"\x0fResumeVMRequest\x12\x13\n" +
+	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\"3\n" +
+	"\x10ResumeVMResponse\x12\x1f\n" +
 	"\x02vm\x18\x01 \x01(\v2\x0f.micropod.v1.VMR\x02vm\"<\n" +
 	"\x0fDeleteVMRequest\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x14\n" +
@@ -720,11 +904,13 @@ const file_micropod_v1_fccontrol_proto_rawDesc = "" +
 	"\x11ConsoleLogRequest\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\"(\n" +
 	"\x12ConsoleLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xfb\x03\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x8a\x05\n" +
 	"\tFCControl\x12G\n" +
 	"\bCreateVM\x12\x1c.micropod.v1.CreateVMRequest\x1a\x1d.micropod.v1.CreateVMResponse\x12D\n" +
 	"\aStartVM\x12\x1b.micropod.v1.StartVMRequest\x1a\x1c.micropod.v1.StartVMResponse\x12A\n" +
-	"\x06StopVM\x12\x1a.micropod.v1.StopVMRequest\x1a\x1b.micropod.v1.StopVMResponse\x12G\n" +
+	"\x06StopVM\x12\x1a.micropod.v1.StopVMRequest\x1a\x1b.micropod.v1.StopVMResponse\x12D\n" +
+	"\aPauseVM\x12\x1b.micropod.v1.PauseVMRequest\x1a\x1c.micropod.v1.PauseVMResponse\x12G\n" +
+	"\bResumeVM\x12\x1c.micropod.v1.ResumeVMRequest\x1a\x1d.micropod.v1.ResumeVMResponse\x12G\n" +
 	"\bDeleteVM\x12\x1c.micropod.v1.DeleteVMRequest\x1a\x1d.micropod.v1.DeleteVMResponse\x12>\n" +
 	"\x05GetVM\x12\x19.micropod.v1.GetVMRequest\x1a\x1a.micropod.v1.GetVMResponse\x12D\n" +
 	"\aListVMs\x12\x1b.micropod.v1.ListVMsRequest\x1a\x1c.micropod.v1.ListVMsResponse\x12M\n" +
@@ -743,7 +929,7 @@ func file_micropod_v1_fccontrol_proto_rawDescGZIP() []byte {
 	return file_micropod_v1_fccontrol_proto_rawDescData
 }
 
-var file_micropod_v1_fccontrol_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_micropod_v1_fccontrol_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_micropod_v1_fccontrol_proto_goTypes = []any{
 	(*CreateVMRequest)(nil),    // 0: micropod.v1.CreateVMRequest
 	(*CreateVMResponse)(nil),   // 1: micropod.v1.CreateVMResponse
@@ -751,45 +937,55 @@ var file_micropod_v1_fccontrol_proto_goTypes = []any{
 	(*StartVMResponse)(nil),    // 3: micropod.v1.StartVMResponse
 	(*StopVMRequest)(nil),      // 4: micropod.v1.StopVMRequest
 	(*StopVMResponse)(nil),     // 5: micropod.v1.StopVMResponse
-	(*DeleteVMRequest)(nil),    // 6: micropod.v1.DeleteVMRequest
-	(*DeleteVMResponse)(nil),   // 7: micropod.v1.DeleteVMResponse
-	(*GetVMRequest)(nil),       // 8: micropod.v1.GetVMRequest
-	(*GetVMResponse)(nil),      // 9: micropod.v1.GetVMResponse
-	(*ListVMsRequest)(nil),     // 10: micropod.v1.ListVMsRequest
-	(*ListVMsResponse)(nil),    // 11: micropod.v1.ListVMsResponse
-	(*ConsoleLogRequest)(nil),  // 12: micropod.v1.ConsoleLogRequest
-	(*ConsoleLogResponse)(nil), // 13: micropod.v1.ConsoleLogResponse
-	nil,                        // 14: micropod.v1.ListVMsRequest.LabelsEntry
-	(*VMConfig)(nil),           // 15: micropod.v1.VMConfig
-	(*VM)(nil),                 // 16: micropod.v1.VM
+	(*PauseVMRequest)(nil),     // 6: micropod.v1.PauseVMRequest
+	(*PauseVMResponse)(nil),    // 7: micropod.v1.PauseVMResponse
+	(*ResumeVMRequest)(nil),    // 8: micropod.v1.ResumeVMRequest
+	(*ResumeVMResponse)(nil),   // 9: micropod.v1.ResumeVMResponse
+	(*DeleteVMRequest)(nil),    // 10: micropod.v1.DeleteVMRequest
+	(*DeleteVMResponse)(nil),   // 11: micropod.v1.DeleteVMResponse
+	(*GetVMRequest)(nil),       // 12: micropod.v1.GetVMRequest
+	(*GetVMResponse)(nil),      // 13: micropod.v1.GetVMResponse
+	(*ListVMsRequest)(nil),     // 14: micropod.v1.ListVMsRequest
+	(*ListVMsResponse)(nil),    // 15: micropod.v1.ListVMsResponse
+	(*ConsoleLogRequest)(nil),  // 16: micropod.v1.ConsoleLogRequest
+	(*ConsoleLogResponse)(nil), // 17: micropod.v1.ConsoleLogResponse
+	nil,                        // 18: micropod.v1.ListVMsRequest.LabelsEntry
+	(*VMConfig)(nil),           // 19: micropod.v1.VMConfig
+	(*VM)(nil),                 // 20: micropod.v1.VM
 }
 var file_micropod_v1_fccontrol_proto_depIdxs = []int32{
-	15, // 0: micropod.v1.CreateVMRequest.config:type_name -> micropod.v1.VMConfig
-	16, // 1: micropod.v1.CreateVMResponse.vm:type_name -> micropod.v1.VM
-	16, // 2: micropod.v1.StartVMResponse.vm:type_name -> micropod.v1.VM
-	16, // 3: micropod.v1.StopVMResponse.vm:type_name -> micropod.v1.VM
-	16, // 4: micropod.v1.GetVMResponse.vm:type_name -> micropod.v1.VM
-	14, // 5: micropod.v1.ListVMsRequest.labels:type_name -> micropod.v1.ListVMsRequest.LabelsEntry
-	16, // 6: micropod.v1.ListVMsResponse.vms:type_name -> micropod.v1.VM
-	0,  // 7: micropod.v1.FCControl.CreateVM:input_type -> micropod.v1.CreateVMRequest
-	2,  // 8: micropod.v1.FCControl.StartVM:input_type -> micropod.v1.StartVMRequest
-	4,  // 9: micropod.v1.FCControl.StopVM:input_type -> micropod.v1.StopVMRequest
-	6,  // 10: micropod.v1.FCControl.DeleteVM:input_type -> micropod.v1.DeleteVMRequest
-	8,  // 11: micropod.v1.FCControl.GetVM:input_type -> micropod.v1.GetVMRequest
-	10, // 12: micropod.v1.FCControl.ListVMs:input_type -> micropod.v1.ListVMsRequest
-	12, // 13: micropod.v1.FCControl.ConsoleLog:input_type -> micropod.v1.ConsoleLogRequest
-	1,  // 14: micropod.v1.FCControl.CreateVM:output_type -> micropod.v1.CreateVMResponse
-	3,  // 15: micropod.v1.FCControl.StartVM:output_type -> micropod.v1.StartVMResponse
-	5,  // 16: micropod.v1.FCControl.StopVM:output_type -> micropod.v1.StopVMResponse
-	7,  // 17: micropod.v1.FCControl.DeleteVM:output_type -> micropod.v1.DeleteVMResponse
-	9,  // 18: micropod.v1.FCControl.GetVM:output_type -> micropod.v1.GetVMResponse
-	11, // 19: micropod.v1.FCControl.ListVMs:output_type -> micropod.v1.ListVMsResponse
-	13, // 20: micropod.v1.FCControl.ConsoleLog:output_type -> micropod.v1.ConsoleLogResponse
-	14, // [14:21] is the sub-list for method output_type
-	7,  // [7:14] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	19, // 0: micropod.v1.CreateVMRequest.config:type_name -> micropod.v1.VMConfig
+	20, // 1: micropod.v1.CreateVMResponse.vm:type_name -> micropod.v1.VM
+	20, // 2: micropod.v1.StartVMResponse.vm:type_name -> micropod.v1.VM
+	20, // 3: micropod.v1.StopVMResponse.vm:type_name -> micropod.v1.VM
+	20, // 4: micropod.v1.PauseVMResponse.vm:type_name -> micropod.v1.VM
+	20, // 5: micropod.v1.ResumeVMResponse.vm:type_name -> micropod.v1.VM
+	20, // 6: micropod.v1.GetVMResponse.vm:type_name -> micropod.v1.VM
+	18, // 7: micropod.v1.ListVMsRequest.labels:type_name -> micropod.v1.ListVMsRequest.LabelsEntry
+	20, // 8: micropod.v1.ListVMsResponse.vms:type_name -> micropod.v1.VM
+	0,  // 9: micropod.v1.FCControl.CreateVM:input_type -> micropod.v1.CreateVMRequest
+	2,  // 10: micropod.v1.FCControl.StartVM:input_type -> micropod.v1.StartVMRequest
+	4,  // 11: micropod.v1.FCControl.StopVM:input_type -> micropod.v1.StopVMRequest
+	6,  // 12: micropod.v1.FCControl.PauseVM:input_type -> micropod.v1.PauseVMRequest
+	8,  // 13: micropod.v1.FCControl.ResumeVM:input_type -> micropod.v1.ResumeVMRequest
+	10, // 14: micropod.v1.FCControl.DeleteVM:input_type -> micropod.v1.DeleteVMRequest
+	12, // 15: micropod.v1.FCControl.GetVM:input_type -> micropod.v1.GetVMRequest
+	14, // 16: micropod.v1.FCControl.ListVMs:input_type -> micropod.v1.ListVMsRequest
+	16, // 17: micropod.v1.FCControl.ConsoleLog:input_type -> micropod.v1.ConsoleLogRequest
+	1,  // 18: micropod.v1.FCControl.CreateVM:output_type -> micropod.v1.CreateVMResponse
+	3,  // 19: micropod.v1.FCControl.StartVM:output_type -> micropod.v1.StartVMResponse
+	5,  // 20: micropod.v1.FCControl.StopVM:output_type -> micropod.v1.StopVMResponse
+	7,  // 21: micropod.v1.FCControl.PauseVM:output_type -> micropod.v1.PauseVMResponse
+	9,  // 22: micropod.v1.FCControl.ResumeVM:output_type -> micropod.v1.ResumeVMResponse
+	11, // 23: micropod.v1.FCControl.DeleteVM:output_type -> micropod.v1.DeleteVMResponse
+	13, // 24: micropod.v1.FCControl.GetVM:output_type -> micropod.v1.GetVMResponse
+	15, // 25: micropod.v1.FCControl.ListVMs:output_type -> micropod.v1.ListVMsResponse
+	17, // 26: micropod.v1.FCControl.ConsoleLog:output_type -> micropod.v1.ConsoleLogResponse
+	18, // [18:27] is the sub-list for method output_type
+	9,  // [9:18] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_fccontrol_proto_init() }
@@ -804,7 +1000,7 @@ func file_micropod_v1_fccontrol_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_fccontrol_proto_rawDesc), len(file_micropod_v1_fccontrol_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

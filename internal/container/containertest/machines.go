@@ -24,7 +24,7 @@ type Machines struct {
 	Programs map[string]Program
 
 	sync.Mutex
-	// Fail makes the next call of a method ("Create", "Start", "Stop", "Delete", "StartContainer") fail, once.
+	// Fail makes the next call of a method ("Create", "Start", "Stop", "Pause", "Resume", "Delete", "StartContainer") fail, once.
 	Fail map[string]error
 	// Before is called at the begin of a method, without lock.
 	Before func(method string)
@@ -123,6 +123,33 @@ func (m *Machines) end(id string, state machine.State, reason string) error {
 	if guest != nil {
 		guest.end()
 	}
+	return nil
+}
+
+// Pause implements container.Machines. Programs run on: what is in memory has no vCPUs.
+func (m *Machines) Pause(_ context.Context, id string) error {
+	return m.turn("Pause", id, machine.Running, machine.Paused)
+}
+
+// Resume implements container.Machines.
+func (m *Machines) Resume(_ context.Context, id string) error {
+	return m.turn("Resume", id, machine.Paused, machine.Running)
+}
+
+func (m *Machines) turn(method, id string, from, to machine.State) error {
+	if err := m.enter(method); err != nil {
+		return err
+	}
+	m.Lock()
+	defer m.Unlock()
+	v := m.all[id]
+	if v == nil {
+		return &machine.NotFoundError{Ref: id}
+	}
+	if v.info.State != from {
+		return &machine.StateError{ID: id, Action: method, State: v.info.State}
+	}
+	v.info.State = to
 	return nil
 }
 

@@ -49,7 +49,7 @@ func (h *Host) Fail(step string) error {
 }
 
 // SetTrouble has f asked before each step from now on: "start", "hello", "identify",
-// "shutdown", "kill", "adopt". Its error is the step's. Nil: no trouble.
+// "shutdown", "kill", "adopt", "pause", "resume". Its error is the step's. Nil: no trouble.
 func (h *Host) SetTrouble(f func(string) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -148,6 +148,14 @@ type VMM struct {
 	exit       vmm.Exit
 	guests     map[*channel.Guest]bool // sessions
 	identified *agentv1.IdentifyRequest
+	paused     bool
+}
+
+// Paused says whether the vCPUs stand still. The guest's goroutines run on all the same.
+func (v *VMM) Paused() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.paused
 }
 
 // Config is what the VMM was started with.
@@ -230,9 +238,19 @@ func (m *machine) Stats(context.Context) (vmm.Stats, error) {
 	return vmm.Stats{ResidentBytes: 42}, nil
 }
 
-func (m *machine) Pause(context.Context) error { return nil }
+func (m *machine) Pause(context.Context) error { return m.turn("pause", true) }
 
-func (m *machine) Resume(context.Context) error { return nil }
+func (m *machine) Resume(context.Context) error { return m.turn("resume", false) }
+
+func (m *machine) turn(step string, paused bool) error {
+	if err := m.host.Fail(step); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.paused = paused
+	return nil
+}
 
 func (m *machine) refuse(feature string) error {
 	return &vmm.UnsupportedError{Engine: m.record.Engine, Feature: feature, Reason: "it is a fake"}

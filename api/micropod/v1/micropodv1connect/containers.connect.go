@@ -48,6 +48,10 @@ const (
 	ContainersUpdateProcedure = "/micropod.v1.Containers/Update"
 	// ContainersKillProcedure is the fully-qualified name of the Containers's Kill RPC.
 	ContainersKillProcedure = "/micropod.v1.Containers/Kill"
+	// ContainersPauseProcedure is the fully-qualified name of the Containers's Pause RPC.
+	ContainersPauseProcedure = "/micropod.v1.Containers/Pause"
+	// ContainersUnpauseProcedure is the fully-qualified name of the Containers's Unpause RPC.
+	ContainersUnpauseProcedure = "/micropod.v1.Containers/Unpause"
 	// ContainersRemoveProcedure is the fully-qualified name of the Containers's Remove RPC.
 	ContainersRemoveProcedure = "/micropod.v1.Containers/Remove"
 	// ContainersAttachProcedure is the fully-qualified name of the Containers's Attach RPC.
@@ -79,6 +83,9 @@ type ContainersClient interface {
 	// Update changes what of a container may be changed while it lives.
 	Update(context.Context, *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error)
 	Kill(context.Context, *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error)
+	// Pause stops the container's machine where it stands; Unpause lets it run on.
+	Pause(context.Context, *connect.Request[v1.PauseContainerRequest]) (*connect.Response[v1.PauseContainerResponse], error)
+	Unpause(context.Context, *connect.Request[v1.UnpauseContainerRequest]) (*connect.Response[v1.UnpauseContainerResponse], error)
 	Remove(context.Context, *connect.Request[v1.RemoveContainerRequest]) (*connect.Response[v1.RemoveContainerResponse], error)
 	// Attach joins a process's standard streams. The first message names it; see AttachRequest.
 	Attach(context.Context) *connect.BidiStreamForClient[v1.AttachRequest, v1.AttachResponse]
@@ -137,6 +144,18 @@ func NewContainersClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			httpClient,
 			baseURL+ContainersKillProcedure,
 			connect.WithSchema(containersMethods.ByName("Kill")),
+			connect.WithClientOptions(opts...),
+		),
+		pause: connect.NewClient[v1.PauseContainerRequest, v1.PauseContainerResponse](
+			httpClient,
+			baseURL+ContainersPauseProcedure,
+			connect.WithSchema(containersMethods.ByName("Pause")),
+			connect.WithClientOptions(opts...),
+		),
+		unpause: connect.NewClient[v1.UnpauseContainerRequest, v1.UnpauseContainerResponse](
+			httpClient,
+			baseURL+ContainersUnpauseProcedure,
+			connect.WithSchema(containersMethods.ByName("Unpause")),
 			connect.WithClientOptions(opts...),
 		),
 		remove: connect.NewClient[v1.RemoveContainerRequest, v1.RemoveContainerResponse](
@@ -198,6 +217,8 @@ type containersClient struct {
 	restart   *connect.Client[v1.RestartContainerRequest, v1.RestartContainerResponse]
 	update    *connect.Client[v1.UpdateContainerRequest, v1.UpdateContainerResponse]
 	kill      *connect.Client[v1.KillContainerRequest, v1.KillContainerResponse]
+	pause     *connect.Client[v1.PauseContainerRequest, v1.PauseContainerResponse]
+	unpause   *connect.Client[v1.UnpauseContainerRequest, v1.UnpauseContainerResponse]
 	remove    *connect.Client[v1.RemoveContainerRequest, v1.RemoveContainerResponse]
 	attach    *connect.Client[v1.AttachRequest, v1.AttachResponse]
 	exec      *connect.Client[v1.ExecRequest, v1.ExecResponse]
@@ -236,6 +257,16 @@ func (c *containersClient) Update(ctx context.Context, req *connect.Request[v1.U
 // Kill calls micropod.v1.Containers.Kill.
 func (c *containersClient) Kill(ctx context.Context, req *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error) {
 	return c.kill.CallUnary(ctx, req)
+}
+
+// Pause calls micropod.v1.Containers.Pause.
+func (c *containersClient) Pause(ctx context.Context, req *connect.Request[v1.PauseContainerRequest]) (*connect.Response[v1.PauseContainerResponse], error) {
+	return c.pause.CallUnary(ctx, req)
+}
+
+// Unpause calls micropod.v1.Containers.Unpause.
+func (c *containersClient) Unpause(ctx context.Context, req *connect.Request[v1.UnpauseContainerRequest]) (*connect.Response[v1.UnpauseContainerResponse], error) {
+	return c.unpause.CallUnary(ctx, req)
 }
 
 // Remove calls micropod.v1.Containers.Remove.
@@ -291,6 +322,9 @@ type ContainersHandler interface {
 	// Update changes what of a container may be changed while it lives.
 	Update(context.Context, *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error)
 	Kill(context.Context, *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error)
+	// Pause stops the container's machine where it stands; Unpause lets it run on.
+	Pause(context.Context, *connect.Request[v1.PauseContainerRequest]) (*connect.Response[v1.PauseContainerResponse], error)
+	Unpause(context.Context, *connect.Request[v1.UnpauseContainerRequest]) (*connect.Response[v1.UnpauseContainerResponse], error)
 	Remove(context.Context, *connect.Request[v1.RemoveContainerRequest]) (*connect.Response[v1.RemoveContainerResponse], error)
 	// Attach joins a process's standard streams. The first message names it; see AttachRequest.
 	Attach(context.Context, *connect.BidiStream[v1.AttachRequest, v1.AttachResponse]) error
@@ -345,6 +379,18 @@ func NewContainersHandler(svc ContainersHandler, opts ...connect.HandlerOption) 
 		ContainersKillProcedure,
 		svc.Kill,
 		connect.WithSchema(containersMethods.ByName("Kill")),
+		connect.WithHandlerOptions(opts...),
+	)
+	containersPauseHandler := connect.NewUnaryHandler(
+		ContainersPauseProcedure,
+		svc.Pause,
+		connect.WithSchema(containersMethods.ByName("Pause")),
+		connect.WithHandlerOptions(opts...),
+	)
+	containersUnpauseHandler := connect.NewUnaryHandler(
+		ContainersUnpauseProcedure,
+		svc.Unpause,
+		connect.WithSchema(containersMethods.ByName("Unpause")),
 		connect.WithHandlerOptions(opts...),
 	)
 	containersRemoveHandler := connect.NewUnaryHandler(
@@ -409,6 +455,10 @@ func NewContainersHandler(svc ContainersHandler, opts ...connect.HandlerOption) 
 			containersUpdateHandler.ServeHTTP(w, r)
 		case ContainersKillProcedure:
 			containersKillHandler.ServeHTTP(w, r)
+		case ContainersPauseProcedure:
+			containersPauseHandler.ServeHTTP(w, r)
+		case ContainersUnpauseProcedure:
+			containersUnpauseHandler.ServeHTTP(w, r)
 		case ContainersRemoveProcedure:
 			containersRemoveHandler.ServeHTTP(w, r)
 		case ContainersAttachProcedure:
@@ -456,6 +506,14 @@ func (UnimplementedContainersHandler) Update(context.Context, *connect.Request[v
 
 func (UnimplementedContainersHandler) Kill(context.Context, *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.Kill is not implemented"))
+}
+
+func (UnimplementedContainersHandler) Pause(context.Context, *connect.Request[v1.PauseContainerRequest]) (*connect.Response[v1.PauseContainerResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.Pause is not implemented"))
+}
+
+func (UnimplementedContainersHandler) Unpause(context.Context, *connect.Request[v1.UnpauseContainerRequest]) (*connect.Response[v1.UnpauseContainerResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.Unpause is not implemented"))
 }
 
 func (UnimplementedContainersHandler) Remove(context.Context, *connect.Request[v1.RemoveContainerRequest]) (*connect.Response[v1.RemoveContainerResponse], error) {

@@ -42,6 +42,10 @@ const (
 	FCControlStartVMProcedure = "/micropod.v1.FCControl/StartVM"
 	// FCControlStopVMProcedure is the fully-qualified name of the FCControl's StopVM RPC.
 	FCControlStopVMProcedure = "/micropod.v1.FCControl/StopVM"
+	// FCControlPauseVMProcedure is the fully-qualified name of the FCControl's PauseVM RPC.
+	FCControlPauseVMProcedure = "/micropod.v1.FCControl/PauseVM"
+	// FCControlResumeVMProcedure is the fully-qualified name of the FCControl's ResumeVM RPC.
+	FCControlResumeVMProcedure = "/micropod.v1.FCControl/ResumeVM"
 	// FCControlDeleteVMProcedure is the fully-qualified name of the FCControl's DeleteVM RPC.
 	FCControlDeleteVMProcedure = "/micropod.v1.FCControl/DeleteVM"
 	// FCControlGetVMProcedure is the fully-qualified name of the FCControl's GetVM RPC.
@@ -60,6 +64,9 @@ type FCControlClient interface {
 	StartVM(context.Context, *connect.Request[v1.StartVMRequest]) (*connect.Response[v1.StartVMResponse], error)
 	// StopVM asks the guest to power off, and ends it by force after the timeout.
 	StopVM(context.Context, *connect.Request[v1.StopVMRequest]) (*connect.Response[v1.StopVMResponse], error)
+	// PauseVM stops the vCPUs of a running machine; ResumeVM lets them run on and sets the guest's clock.
+	PauseVM(context.Context, *connect.Request[v1.PauseVMRequest]) (*connect.Response[v1.PauseVMResponse], error)
+	ResumeVM(context.Context, *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error)
 	// DeleteVM removes a stopped machine, or any with force. Its containers go with it.
 	DeleteVM(context.Context, *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error)
 	GetVM(context.Context, *connect.Request[v1.GetVMRequest]) (*connect.Response[v1.GetVMResponse], error)
@@ -97,6 +104,18 @@ func NewFCControlClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(fCControlMethods.ByName("StopVM")),
 			connect.WithClientOptions(opts...),
 		),
+		pauseVM: connect.NewClient[v1.PauseVMRequest, v1.PauseVMResponse](
+			httpClient,
+			baseURL+FCControlPauseVMProcedure,
+			connect.WithSchema(fCControlMethods.ByName("PauseVM")),
+			connect.WithClientOptions(opts...),
+		),
+		resumeVM: connect.NewClient[v1.ResumeVMRequest, v1.ResumeVMResponse](
+			httpClient,
+			baseURL+FCControlResumeVMProcedure,
+			connect.WithSchema(fCControlMethods.ByName("ResumeVM")),
+			connect.WithClientOptions(opts...),
+		),
 		deleteVM: connect.NewClient[v1.DeleteVMRequest, v1.DeleteVMResponse](
 			httpClient,
 			baseURL+FCControlDeleteVMProcedure,
@@ -129,6 +148,8 @@ type fCControlClient struct {
 	createVM   *connect.Client[v1.CreateVMRequest, v1.CreateVMResponse]
 	startVM    *connect.Client[v1.StartVMRequest, v1.StartVMResponse]
 	stopVM     *connect.Client[v1.StopVMRequest, v1.StopVMResponse]
+	pauseVM    *connect.Client[v1.PauseVMRequest, v1.PauseVMResponse]
+	resumeVM   *connect.Client[v1.ResumeVMRequest, v1.ResumeVMResponse]
 	deleteVM   *connect.Client[v1.DeleteVMRequest, v1.DeleteVMResponse]
 	getVM      *connect.Client[v1.GetVMRequest, v1.GetVMResponse]
 	listVMs    *connect.Client[v1.ListVMsRequest, v1.ListVMsResponse]
@@ -148,6 +169,16 @@ func (c *fCControlClient) StartVM(ctx context.Context, req *connect.Request[v1.S
 // StopVM calls micropod.v1.FCControl.StopVM.
 func (c *fCControlClient) StopVM(ctx context.Context, req *connect.Request[v1.StopVMRequest]) (*connect.Response[v1.StopVMResponse], error) {
 	return c.stopVM.CallUnary(ctx, req)
+}
+
+// PauseVM calls micropod.v1.FCControl.PauseVM.
+func (c *fCControlClient) PauseVM(ctx context.Context, req *connect.Request[v1.PauseVMRequest]) (*connect.Response[v1.PauseVMResponse], error) {
+	return c.pauseVM.CallUnary(ctx, req)
+}
+
+// ResumeVM calls micropod.v1.FCControl.ResumeVM.
+func (c *fCControlClient) ResumeVM(ctx context.Context, req *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error) {
+	return c.resumeVM.CallUnary(ctx, req)
 }
 
 // DeleteVM calls micropod.v1.FCControl.DeleteVM.
@@ -178,6 +209,9 @@ type FCControlHandler interface {
 	StartVM(context.Context, *connect.Request[v1.StartVMRequest]) (*connect.Response[v1.StartVMResponse], error)
 	// StopVM asks the guest to power off, and ends it by force after the timeout.
 	StopVM(context.Context, *connect.Request[v1.StopVMRequest]) (*connect.Response[v1.StopVMResponse], error)
+	// PauseVM stops the vCPUs of a running machine; ResumeVM lets them run on and sets the guest's clock.
+	PauseVM(context.Context, *connect.Request[v1.PauseVMRequest]) (*connect.Response[v1.PauseVMResponse], error)
+	ResumeVM(context.Context, *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error)
 	// DeleteVM removes a stopped machine, or any with force. Its containers go with it.
 	DeleteVM(context.Context, *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error)
 	GetVM(context.Context, *connect.Request[v1.GetVMRequest]) (*connect.Response[v1.GetVMResponse], error)
@@ -209,6 +243,18 @@ func NewFCControlHandler(svc FCControlHandler, opts ...connect.HandlerOption) (s
 		FCControlStopVMProcedure,
 		svc.StopVM,
 		connect.WithSchema(fCControlMethods.ByName("StopVM")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fCControlPauseVMHandler := connect.NewUnaryHandler(
+		FCControlPauseVMProcedure,
+		svc.PauseVM,
+		connect.WithSchema(fCControlMethods.ByName("PauseVM")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fCControlResumeVMHandler := connect.NewUnaryHandler(
+		FCControlResumeVMProcedure,
+		svc.ResumeVM,
+		connect.WithSchema(fCControlMethods.ByName("ResumeVM")),
 		connect.WithHandlerOptions(opts...),
 	)
 	fCControlDeleteVMHandler := connect.NewUnaryHandler(
@@ -243,6 +289,10 @@ func NewFCControlHandler(svc FCControlHandler, opts ...connect.HandlerOption) (s
 			fCControlStartVMHandler.ServeHTTP(w, r)
 		case FCControlStopVMProcedure:
 			fCControlStopVMHandler.ServeHTTP(w, r)
+		case FCControlPauseVMProcedure:
+			fCControlPauseVMHandler.ServeHTTP(w, r)
+		case FCControlResumeVMProcedure:
+			fCControlResumeVMHandler.ServeHTTP(w, r)
 		case FCControlDeleteVMProcedure:
 			fCControlDeleteVMHandler.ServeHTTP(w, r)
 		case FCControlGetVMProcedure:
@@ -270,6 +320,14 @@ func (UnimplementedFCControlHandler) StartVM(context.Context, *connect.Request[v
 
 func (UnimplementedFCControlHandler) StopVM(context.Context, *connect.Request[v1.StopVMRequest]) (*connect.Response[v1.StopVMResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.FCControl.StopVM is not implemented"))
+}
+
+func (UnimplementedFCControlHandler) PauseVM(context.Context, *connect.Request[v1.PauseVMRequest]) (*connect.Response[v1.PauseVMResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.FCControl.PauseVM is not implemented"))
+}
+
+func (UnimplementedFCControlHandler) ResumeVM(context.Context, *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.FCControl.ResumeVM is not implemented"))
 }
 
 func (UnimplementedFCControlHandler) DeleteVM(context.Context, *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error) {
