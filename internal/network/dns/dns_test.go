@@ -345,8 +345,19 @@ func TestGarbage(t *testing.T) {
 	if n := send(t, at, nil, []byte("short"), answer, append([]byte{1, 2, 0x80}, make([]byte, 20)...)); n != 0 {
 		t.Errorf("%d answers to what is no question", n)
 	}
-	if n := send(t, at, append([]byte{1, 2, 0, 0, 0, 9}, make([]byte, 20)...)); n != 1 {
-		t.Errorf("%d answers to a question that cannot be read, want one that says so", n)
+	unreadable := append([]byte{1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}, 63, 'x')
+	packets, err := net.Dial("udp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	if _, err := packets.Write(unreadable); err != nil {
+		t.Fatal(err)
+	}
+	_ = packets.SetReadDeadline(time.Now().Add(10 * time.Second))
+	buffer := make([]byte, 512)
+	if n, err := packets.Read(buffer); err != nil || n < 12 || buffer[0] != 1 || buffer[1] != 2 || buffer[3]&15 != dns.RcodeFormatError {
+		t.Errorf("a question that cannot be read is answered with %x, %v, want FORMERR", buffer[:n], err)
 	}
 	conn, err := net.Dial("tcp", at.String())
 	if err != nil {
