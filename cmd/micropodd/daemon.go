@@ -128,7 +128,7 @@ func converter(l config.ImageLimits) image.ConvertFunc {
 	return func(ctx context.Context, layers []image.Layer, out string, progress func(done, total int64)) (image.RootFS, error) {
 		in := make([]rootfs.Layer, len(layers))
 		for i, l := range layers {
-			in[i] = rootfs.Layer{Path: l.Path, DiffID: l.DiffID, Size: l.Size, Ready: l.Ready}
+			in[i] = rootfs.Layer{Path: l.Path, Offset: l.Offset, Size: l.Size, DiffID: l.DiffID, Ready: l.Ready}
 		}
 		r, err := rootfs.ConvertIsolated(ctx, in, out, limits, progress)
 		return image.RootFS{Digest: r.Digest, Size: r.Size, Entries: r.Entries}, err

@@ -41,8 +41,16 @@ func (w *Writer) Finish(ctx context.Context, root *Inode, opts Options) (Stats, 
 	return Stats{Size: int64(l.blocks) * BlockSize, Inodes: len(all)}, nil
 }
 
-// write writes all that lies behind the files' data, then the superblock.
+// write writes the superblock, then all that lies behind the files' data.
 func (l *layout) write(ctx context.Context, image, tails *os.File, opts Options) error {
+	if _, err := image.WriteAt(l.superblock(opts).encode(), 0); err != nil {
+		return err
+	}
+	settled := opts.Settled
+	if settled == nil {
+		settled = func(int64) {}
+	}
+	settled(int64(l.treeBlock) * BlockSize)
 	w := newStream(image, tails, l.treeBlock)
 	for _, n := range l.all {
 		if err := n.writeBlocks(w); err != nil {
@@ -64,8 +72,8 @@ func (l *layout) write(ctx context.Context, image, tails *os.File, opts Options)
 	if err := w.buffer.Flush(); err != nil {
 		return err
 	}
-	_, err := image.WriteAt(l.superblock(opts).encode(), 0)
-	return err
+	settled(int64(l.blocks) * BlockSize)
+	return nil
 }
 
 func (l *layout) superblock(opts Options) *superblock {

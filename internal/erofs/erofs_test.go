@@ -354,6 +354,46 @@ func TestFinishCancelled(t *testing.T) {
 	}
 }
 
+// What is told to be settled stays as it is, and in the end that is the whole image.
+func TestSettled(t *testing.T) {
+	t.Parallel()
+	b := newBuilder(t)
+	inodes := []any{}
+	for i := range 300 {
+		inodes = append(inodes, fmt.Sprintf("f%03d", i), b.file(strings.Repeat("x", 40*i)))
+	}
+	var early []byte
+	var last int64
+	stats, err := b.w.Finish(context.Background(), b.dir(inodes...), erofs.Options{Settled: func(end int64) {
+		if end <= last {
+			t.Errorf("settled to %d after %d", end, last)
+		}
+		last = end
+		if early == nil {
+			early = readAll(t, b.path)[:end]
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := readAll(t, b.path)
+	if last != stats.Size || int64(len(whole)) != stats.Size {
+		t.Errorf("settled to %d, the file has %d bytes, told are %d", last, len(whole), stats.Size)
+	}
+	if len(early) < 100*erofs.BlockSize || !bytes.Equal(early, whole[:len(early)]) {
+		t.Errorf("the first %d bytes were settled and changed", len(early))
+	}
+}
+
+func readAll(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
 // Every write may fail: the error is told.
 func TestWriteErrors(t *testing.T) {
 	t.Parallel()

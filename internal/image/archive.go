@@ -161,21 +161,30 @@ func (sc *scanned) contents(f *os.File) contents { return &tarContents{f, sc} }
 const maxLinks = 8
 
 func (t *tarContents) open(name string) (io.ReadCloser, int64, error) {
+	m, err := t.find(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	return io.NopCloser(io.NewSectionReader(t.f, m.offset, m.size)), m.size, nil
+}
+
+// find follows links to a file.
+func (t *tarContents) find(name string) (member, error) {
 	if t.sc.many {
-		return nil, 0, corrupt("image archive with more entries than the limit")
+		return member{}, corrupt("image archive with more entries than the limit")
 	}
 	name = path.Clean("/" + name)[1:]
 	for range maxLinks {
 		m, ok := t.sc.members[name]
 		if !ok {
-			return nil, 0, &os.PathError{Op: "open", Path: name, Err: os.ErrNotExist}
+			return member{}, &os.PathError{Op: "open", Path: name, Err: os.ErrNotExist}
 		}
 		if m.link == "" {
-			return io.NopCloser(io.NewSectionReader(t.f, m.offset, m.size)), m.size, nil
+			return m, nil
 		}
 		name = m.link
 	}
-	return nil, 0, corrupt("links that lead nowhere at %.100q", name)
+	return member{}, corrupt("links that lead nowhere at %.100q", name)
 }
 
 // readContents reads a small file whole.

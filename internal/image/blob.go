@@ -143,10 +143,10 @@ func (in *ingest) commit(want ocispec.Descriptor) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	if err := errors.Join(in.f.Chmod(0o444), in.f.Sync()); err != nil {
+	if err := errors.Join(in.f.Chmod(0o444), in.s.sync(in.f)); err != nil {
 		return fmt.Errorf("storing blob %s: %w", want.Digest, err)
 	}
-	if err := rename(in.f.Name(), to); err != nil {
+	if err := in.s.rename(in.f.Name(), to); err != nil {
 		return fmt.Errorf("storing blob %s: %w", want.Digest, err)
 	}
 	in.done = true

@@ -17,16 +17,17 @@ import (
 	"github.com/micropod/micropod/internal/image/registry"
 )
 
-// Layer is one layer for a ConvertFunc, lowest first. Path is a tar file,
-// compressed in a way told by its content; DiffID the digest of the tar.
+// Layer is one layer for a ConvertFunc, lowest first: a tar, compressed in a way told by
+// its content, being the Size bytes from Offset on of the file at Path. DiffID is the
+// digest of the uncompressed tar.
 type Layer struct {
-	Path   string
-	DiffID digest.Digest
+	Path         string
+	Offset, Size int64
+	DiffID       digest.Digest
 
-	// Ready, unless nil, is to be called once; it returns when the file is at Path, whole,
-	// verified and of Size bytes, or with why it will not be, which the ConvertFunc
-	// returns, wrapped. So layers are converted while others are still being fetched.
-	Size  int64
+	// Ready, unless nil, is to be called once; it returns when the layer is there, whole
+	// and verified, or with why it will not be, which the ConvertFunc returns, wrapped. So
+	// layers are converted while others are still being fetched.
 	Ready func(ctx context.Context) error
 }
 
@@ -83,7 +84,10 @@ type Config struct {
 	// KeepPartial is how long what an interrupted pull has fetched is kept for
 	// the next one, over restarts; zero: 24 hours.
 	KeepPartial time.Duration
-	Limits      Limits
+	// Transient says that the store does not outlive this process: nothing is made
+	// durable, and layers of an uncompressed archive are read where they lie.
+	Transient bool
+	Limits    Limits
 	// Logger may be nil.
 	Logger *slog.Logger
 }

@@ -60,6 +60,7 @@ func convertWith(cfg Config, out string, bring func(*Store) (*Image, error)) (_ 
 		return nil, fmt.Errorf("creating a temporary folder: %w", err)
 	}
 	defer os.RemoveAll(cfg.Root)
+	cfg.Transient = true
 	s, err := Open(cfg)
 	if err != nil {
 		return nil, err

@@ -40,6 +40,7 @@ func (s *Store) fetchAndConvert(ctx context.Context, src source, img *Image, pos
 
 // fetching is layers on their way into the store, side by side, the lowest first.
 type fetching struct {
+	src    source
 	cancel context.CancelFunc
 	here   map[digest.Digest]chan struct{} // closed when the layer is in the store
 	ended  chan struct{}                   // closed when all work has ended; then err is set
@@ -54,7 +55,7 @@ func (e *fetchError) Unwrap() error { return e.err }
 
 // startFetch begins to fetch; the caller must call stop. The first failure ends the rest.
 func (s *Store) startFetch(ctx context.Context, src source, layers []ocispec.Descriptor, post func(Event)) (*fetching, error) {
-	f := &fetching{here: map[digest.Digest]chan struct{}{}, ended: make(chan struct{})}
+	f := &fetching{src: src, here: map[digest.Digest]chan struct{}{}, ended: make(chan struct{})}
 	var list []ocispec.Descriptor
 	for _, l := range layers {
 		if f.here[l.Digest] != nil {

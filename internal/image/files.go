@@ -19,51 +19,47 @@ const (
 
 // writeFile replaces a small file so that a crash leaves the old or the new
 // content: written aside, synced, renamed, and the folder synced.
-func writeFile(path string, b []byte, mode os.FileMode) error {
+func (s *Store) writeFile(path string, b []byte, mode os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	err = errors.Join(err, f.Chmod(mode), s.sync(f), f.Close())
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	return rename(f.Name(), path)
+	return s.rename(f.Name(), path)
 }
 
 // rename moves a synced file to its final name, durably.
-func rename(from, to string) error {
+func (s *Store) rename(from, to string) error {
 	if err := os.Rename(from, to); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(to))
+	return s.syncPath(filepath.Dir(to))
 }
 
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("syncing folder %s: %w", path, err)
-	}
-	return nil
-}
-
-// syncFile makes a finished file's bytes durable.
-func syncFile(path string) error {
+// syncPath makes a finished file's bytes durable, or a folder's names.
+func (s *Store) syncPath(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := f.Sync(); err != nil {
+	if err := s.sync(f); err != nil {
 		return fmt.Errorf("syncing %s: %w", path, err)
 	}
 	return nil
+}
+
+// sync makes a file durable, unless the store is not to outlive this process.
+func (s *Store) sync(f *os.File) error {
+	if s.cfg.Transient {
+		return nil
+	}
+	return f.Sync()
 }
 
 // readBounded reads a regular file of at most limit bytes.

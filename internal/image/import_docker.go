@@ -193,6 +193,8 @@ func (nothing) config(_ context.Context, d ocispec.Descriptor) ([]byte, error) {
 	return nil, corrupt("configuration %s is missing", d.Digest)
 }
 
+func (nothing) place(ocispec.Descriptor) *place { return nil }
+
 func (nothing) blob(_ context.Context, d ocispec.Descriptor, _ func(Event)) error {
 	return corrupt("layer %s is missing", d.Digest)
 }

@@ -211,17 +211,47 @@ func (s *contentsSource) blob(ctx context.Context, d ocispec.Descriptor, post fu
 		return err
 	}
 	defer r.Close()
+	posted := &counter{r: io.LimitReader(r, d.Size+1), ctx: ctx, post: func(n int64) {
+		post(Event{ID: short(d.Digest), State: StateReading, Done: n, Total: d.Size})
+	}}
+	in := &ingest{algorithm: d.Digest.Algorithm(), hash: d.Digest.Algorithm().Hash()}
+	if s.place(d) != nil {
+		if in.size, err = io.CopyBuffer(in.hash, posted, make([]byte, verifyBuffer)); err != nil {
+			return err
+		}
+		return in.check(d)
+	}
+	return s.copy(posted, d)
+}
+
+// verifyBuffer is how much is read at once of a blob that stays where it is, in bytes.
+const verifyBuffer = 256 << 10
+
+// copy brings a blob into the store.
+func (s *contentsSource) copy(r io.Reader, d ocispec.Descriptor) error {
 	in, err := s.im.s.newIngest()
 	if err != nil {
 		return err
 	}
 	defer in.discard()
 	in.algorithm, in.hash = d.Digest.Algorithm(), d.Digest.Algorithm().Hash()
-	posted := &counter{r: io.LimitReader(r, d.Size+1), ctx: ctx, post: func(n int64) {
-		post(Event{ID: short(d.Digest), State: StateReading, Done: n, Total: d.Size})
-	}}
-	if _, err := io.Copy(in, posted); err != nil {
+	if _, err := io.Copy(in, r); err != nil {
 		return err
 	}
 	return in.commit(d)
+}
+
+// place tells where a layer lies in an uncompressed archive, for a store that will not
+// need it again.
+func (s *contentsSource) place(d ocispec.Descriptor) *place {
+	t, ok := s.c.(*tarContents)
+	if !ok || !s.im.s.cfg.Transient {
+		return nil
+	}
+	m, err := t.find(blobName(d.Digest))
+	if err != nil || m.size != d.Size || m.size == 0 {
+		return nil
+	}
+	// The open file, whatever its name is of by now.
+	return &place{path: fmt.Sprintf("/proc/self/fd/%d", t.f.Fd()), offset: m.offset}
 }

@@ -341,6 +341,10 @@ func TestConvert(t *testing.T) {
 	if err := os.WriteFile(archive, b.DockerArchive(), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	ociArchive := filepath.Join(dir, "oci.tar")
+	if err := os.WriteFile(ociArchive, b.OCIArchive(""), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	cfg := image.Config{Convert: convert, CertDirs: []string{}}
 	want := mustImport(t, open(t, image.Config{}), b.OCIArchive(""), image.ImportOptions{})
 	for name, run := range map[string]func(out string) (*image.Image, error){
@@ -349,6 +353,9 @@ func TestConvert(t *testing.T) {
 		},
 		"file": func(out string) (*image.Image, error) {
 			return image.ConvertFile(ctxFor(t), cfg, archive, out, image.ImportOptions{})
+		},
+		"oci file": func(out string) (*image.Image, error) {
+			return image.ConvertFile(ctxFor(t), cfg, ociArchive, out, image.ImportOptions{})
 		},
 		"stream": func(out string) (*image.Image, error) {
 			return image.ConvertStream(ctxFor(t), cfg, bytes.NewReader(b.OCIArchive("")), out, image.ImportOptions{})
@@ -372,7 +379,30 @@ func TestConvert(t *testing.T) {
 		t.Error("wrote into a folder that is not there")
 	}
 	entries, _ := os.ReadDir(dir)
-	if len(entries) != 4 {
-		t.Errorf("%d files beside the results, want the archive and 3 images: %v", len(entries), entries)
+	if len(entries) != 6 {
+		t.Errorf("%d files, want the 2 archives and 4 images: %v", len(entries), entries)
+	}
+}
+
+// Layers of an archive that are converted where they lie are verified all the same.
+func TestConvertChangedArchive(t *testing.T) {
+	t.Parallel()
+	b := small("changed").Build()
+	archive := b.OCIArchive("")
+	last := b.Layers[len(b.Layers)-1]
+	at := bytes.Index(archive, last)
+	archive[at+len(last)-3]++ // in what gzip knows of the length, after the tar's end
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.tar")
+	if err := os.WriteFile(path, archive, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := image.Config{Convert: convert, CertDirs: []string{}}
+	_, err := image.ConvertFile(ctxFor(t), cfg, path, filepath.Join(dir, "out"), image.ImportOptions{})
+	if !errors.Is(err, image.ErrCorrupt) || !strings.Contains(err.Error(), "has digest") {
+		t.Errorf("got %v, want %v and the digest", err, image.ErrCorrupt)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "out")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the image is there: %v", err)
 	}
 }

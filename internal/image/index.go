@@ -150,7 +150,7 @@ func (s *Store) writeIndex() error {
 	if err != nil {
 		return fmt.Errorf("encoding the image index: %w", err)
 	}
-	if err := writeFile(filepath.Join(s.cfg.Root, ocispec.ImageIndexFile), b, 0o600); err != nil {
+	if err := s.writeFile(filepath.Join(s.cfg.Root, ocispec.ImageIndexFile), b, 0o600); err != nil {
 		return fmt.Errorf("writing the image index: %w", err)
 	}
 	return nil

@@ -156,6 +156,9 @@ func (r *registrySource) blob(ctx context.Context, d ocispec.Descriptor, post fu
 	return err
 }
 
+// place is nowhere: all that is fetched is kept.
+func (r *registrySource) place(ocispec.Descriptor) *place { return nil }
+
 // store fetches a layer, going on with what is here of it.
 func (r *registrySource) store(ctx context.Context, d ocispec.Descriptor, post func(Event)) error {
 	in, err := r.s.resumeIngest(d)

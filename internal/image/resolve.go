@@ -27,8 +27,18 @@ type source interface {
 	// config fetches an image configuration, verified, of at most maxConfig
 	// bytes.
 	config(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
-	// blob brings a layer into the store, verified, unless it is there.
+	// blob brings a layer into the store, verified, unless it is there; one that has a
+	// place is verified there.
 	blob(ctx context.Context, d ocispec.Descriptor, post func(Event)) error
+	// place tells where a layer lies that blob will not bring into the store; nil for
+	// the others.
+	place(d ocispec.Descriptor) *place
+}
+
+// place is where a blob begins in a file that stays there while the source is in use.
+type place struct {
+	path   string
+	offset int64
 }
 
 // found is an image manifest that fits the platform.

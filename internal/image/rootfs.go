@@ -116,6 +116,9 @@ func (s *Store) convert(ctx context.Context, chain string, img *Image, coming *f
 	for i, l := range img.Layers {
 		layers[i] = Layer{Path: s.blobPath(l.Digest), DiffID: img.Config.RootFS.DiffIDs[i], Size: l.Size}
 		if coming != nil {
+			if p := coming.src.place(l); p != nil {
+				layers[i].Path, layers[i].Offset = p.path, p.offset
+			}
 			layers[i].Ready = func(ctx context.Context) error { return coming.await(ctx, l.Digest) }
 		}
 	}
@@ -158,15 +161,15 @@ func (s *Store) keepRootFS(chain, out string, fs RootFS) error {
 	if err := os.Chmod(out, 0o444); err != nil {
 		return err
 	}
-	if err := syncFile(out); err != nil {
+	if err := s.syncPath(out); err != nil {
 		return err
 	}
-	if err := rename(out, s.rootFSPath(chain)); err != nil {
+	if err := s.rename(out, s.rootFSPath(chain)); err != nil {
 		return err
 	}
 	b, err := json.Marshal(rootFSRecord{Format: rootFSFormat, Digest: fs.Digest, Size: fs.Size, Entries: fs.Entries})
 	if err != nil {
 		return err
 	}
-	return writeFile(s.rootFSRecord(chain), b, 0o600)
+	return s.writeFile(s.rootFSRecord(chain), b, 0o600)
 }

@@ -73,7 +73,7 @@ func (s *Store) open() error {
 	}
 	layout := filepath.Join(s.cfg.Root, ocispec.ImageLayoutFile)
 	if _, err := os.Stat(layout); errors.Is(err, os.ErrNotExist) {
-		if err := writeFile(layout, []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`), 0o600); err != nil {
+		if err := s.writeFile(layout, []byte(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`), 0o600); err != nil {
 			return err
 		}
 	}

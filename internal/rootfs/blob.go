@@ -21,13 +21,13 @@ func (c *conversion) openBlob(l Layer) error {
 	if err := checkDiffID(l.DiffID); err != nil {
 		return err
 	}
-	c.diffIDs = append(c.diffIDs, l.DiffID)
+	c.diffIDs, c.offsets = append(c.diffIDs, l.DiffID), append(c.offsets, l.Offset)
 	if l.Ready != nil {
 		c.sizes = append(c.sizes, l.Size)
 		c.blobs = append(c.blobs, l.await)
 		return nil
 	}
-	f, size, err := openRegular(l.Path)
+	f, size, err := l.open()
 	if err != nil {
 		return err
 	}
@@ -42,31 +42,35 @@ func (l Layer) await(ctx context.Context) (*os.File, error) {
 	if err := l.Ready(ctx); err != nil {
 		return nil, &readyError{err}
 	}
-	f, size, err := openRegular(l.Path)
-	if err != nil {
-		return nil, err
-	}
-	if size != l.Size {
+	f, size, err := l.open()
+	if err == nil && size != l.Size {
 		f.Close()
 		return nil, fmt.Errorf("%q has %d bytes, %d were announced", l.Path, size, l.Size)
 	}
-	return f, nil
+	return f, err
 }
 
-func openRegular(path string) (*os.File, int64, error) {
-	f, err := os.Open(path)
+// open gives the file, which must be a regular one, and the layer's size.
+func (l Layer) open() (*os.File, int64, error) {
+	f, err := os.Open(l.Path)
 	if err != nil {
 		return nil, 0, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%q is not a regular file", path)
+		err = fmt.Errorf("%q is not a regular file", l.Path)
+	}
+	if err == nil && (l.Offset < 0 || l.Offset > info.Size() || l.Size < 0 || l.Size > info.Size()-l.Offset) {
+		err = fmt.Errorf("%q has %d bytes, too few for %d from %d on", l.Path, info.Size(), l.Size, l.Offset)
 	}
 	if err != nil {
 		f.Close()
 		return nil, 0, err
 	}
-	return f, info.Size(), nil
+	if l.Offset == 0 || l.Size == 0 {
+		return f, info.Size() - l.Offset, nil
+	}
+	return f, l.Size, nil
 }
 
 // readyError is what a Layer's Ready gave: the layer did not come, and is not to blame.
@@ -81,7 +85,7 @@ func (c *conversion) unpack(ctx context.Context, i int, r *meteredReader) (io.Re
 	if err != nil {
 		return nil, err
 	}
-	r.file = file
+	r.file, r.offset, r.left = file, c.offsets[i], c.sizes[i]
 	tar, err := decompress(r)
 	if err != nil {
 		file.Close()

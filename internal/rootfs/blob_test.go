@@ -155,3 +155,35 @@ func TestHandOverDistrustsNothingButShape(t *testing.T) {
 		}
 	}
 }
+
+// TestLayersInsideFiles: a layer may lie anywhere in a file, and only that part of it is
+// read.
+func TestLayersInsideFiles(t *testing.T) {
+	t.Parallel()
+	layers := store(t, makeTar(t, root(), reg("a", "1")), gzipped(t, makeTar(t, reg("b", "2"))))
+	_, want := convert(t, layers)
+	var file []byte
+	var inside []Layer
+	path := filepath.Join(t.TempDir(), "archive")
+	for _, l := range layers {
+		blob, err := os.ReadFile(l.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file = append(file, "something else"...)
+		inside = append(inside, Layer{Path: path, Offset: int64(len(file)), Size: int64(len(blob))})
+		file = append(file, blob...)
+	}
+	writeFile(t, path, append(file, "the end"...))
+	for name, convertInside := range converters {
+		out := filepath.Join(t.TempDir(), "out")
+		got, err := convertInside(context.Background(), inside, out, Limits{}, nil)
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", name, got, err, want)
+		}
+	}
+	beyond := []Layer{{Path: path, Offset: 5, Size: int64(len(file)) + 3}}
+	if _, err := Convert(context.Background(), beyond, filepath.Join(t.TempDir(), "out"), Limits{}, nil); err == nil {
+		t.Error("a layer beyond the file's end was converted")
+	}
+}

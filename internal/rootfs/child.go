@@ -45,6 +45,7 @@ func childRun(messages *os.File) (Result, error) {
 	}
 	c := &conversion{
 		sizes:    r.Sizes,
+		offsets:  r.Offsets,
 		diffIDs:  r.DiffIDs,
 		limits:   r.Limits,
 		image:    os.NewFile(fdImage, "image"),

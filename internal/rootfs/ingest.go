@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -31,13 +30,15 @@ func (c *conversion) run(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	stats, err := image.Finish(ctx, t.finish(), erofs.Options{UUID: imageUUID(diffIDs)})
+	hash := startHashing(ctx, c.image)
+	stats, err := image.Finish(ctx, t.finish(), erofs.Options{UUID: imageUUID(diffIDs), Settled: hash.settle})
 	if err != nil {
+		_, _ = hash.sum() // of nothing; it ends here
 		return Result{}, fmt.Errorf("writing the image: %w", err)
 	}
 	synced := make(chan error, 1)
 	go func() { synced <- c.image.Sync() }()
-	sum, err := hashFile(ctx, c.image)
+	sum, err := hash.sum()
 	if err := errors.Join(err, <-synced); err != nil {
 		return Result{}, fmt.Errorf("reading and syncing the image: %w", err)
 	}
@@ -194,17 +195,6 @@ func isSparse(h *tar.Header) bool {
 	return false
 }
 
-// hashFile reads f from its start.
-func hashFile(ctx context.Context, f *os.File) (digest.Digest, error) {
-	whole := io.NewSectionReader(f, 0, math.MaxInt64)
-	p := startPump(ctx, newChunkPool(0), source{open: func() (io.ReadCloser, error) { return io.NopCloser(whole), nil }})
-	defer p.close()
-	if err := p.drain(); err != nil {
-		return "", err
-	}
-	return p.digest(), nil
-}
-
 // meter adds up what is read from all blobs.
 type meter struct {
 	mu          sync.Mutex
@@ -232,15 +222,19 @@ func (m *meter) add(n int64) {
 
 // meteredReader reads a blob from its start, whatever the file's own offset.
 type meteredReader struct {
-	file  *os.File
-	read  int64 // bytes
-	meter *meter
+	file         *os.File
+	offset, left int64 // of what is not read yet: its place in the file, and how much
+	read         int64 // bytes
+	meter        *meter
 }
 
 // Read reads on behind what it read before.
 func (r *meteredReader) Read(b []byte) (int, error) {
-	n, err := r.file.ReadAt(b, r.read)
-	r.read += int64(n)
+	if r.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := r.file.ReadAt(b[:min(int64(len(b)), r.left)], r.offset)
+	r.offset, r.left, r.read = r.offset+int64(n), r.left-int64(n), r.read+int64(n)
 	r.meter.add(int64(n))
 	if n > 0 && err == io.EOF {
 		err = nil

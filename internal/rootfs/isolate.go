@@ -59,7 +59,7 @@ func ConvertIsolated(ctx context.Context, layers []Layer, out string, limits Lim
 
 // runChild is run in a child.
 func (c *conversion) runChild(ctx context.Context) (Result, error) {
-	input, err := json.Marshal(request{Sizes: c.sizes, DiffIDs: c.diffIDs, Limits: c.limits})
+	input, err := json.Marshal(request{Sizes: c.sizes, Offsets: c.offsets, DiffIDs: c.diffIDs, Limits: c.limits})
 	if err != nil {
 		return Result{}, err
 	}

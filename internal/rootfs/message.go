@@ -15,6 +15,7 @@ import (
 // request is what the child reads from its standard input; it comes from the parent.
 type request struct {
 	Sizes   []int64
+	Offsets []int64 // as many
 	DiffIDs []digest.Digest
 	Limits  Limits
 }

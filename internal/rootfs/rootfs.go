@@ -27,16 +27,18 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Layer is one layer of an OCI image as it lies in the content store.
+// Layer is one layer of an OCI image: the Size bytes from Offset on of the file at Path,
+// a Size of zero meaning all that follow. How it is compressed is told by its content, not
+// its media type.
 type Layer struct {
-	Path   string        // the blob's file; how it is compressed is told by its content, not its media type
-	DiffID digest.Digest // of the uncompressed tar; checked unless empty
+	Path         string
+	Offset, Size int64
+	DiffID       digest.Digest // of the uncompressed tar; checked unless empty
 
-	// Ready, unless nil, is called once, from any goroutine, and returns when the file is
-	// at Path whole and verified, having Size bytes, or with why it will not be: that
-	// error, wrapped, is then the conversion's. So converting begins while upper layers
-	// are still being fetched.
-	Size  int64
+	// Ready, unless nil, is called once, from any goroutine, and returns when the layer is
+	// there, whole and verified, or with why it will not be: that error, wrapped, is then
+	// the conversion's. So converting begins while upper layers are still being fetched.
+	// Size is then required.
 	Ready func(ctx context.Context) error
 }
 
@@ -75,6 +77,7 @@ type conversion struct {
 	blobs        []blob
 	files        []*os.File // of the blobs that were there from the start
 	sizes        []int64    // of the blobs, in bytes
+	offsets      []int64    // of the blobs in their files
 	diffIDs      []digest.Digest
 	image, tails *os.File // for erofs.NewWriter
 	output       *output  // owns image
