@@ -86,3 +86,15 @@ func (e *Engine[E]) Adopt(ctx context.Context, r vmm.Record) (vmm.Machine, error
 	}
 	return real.Adopt(ctx, r)
 }
+
+// Fingerprint implements vmm.Fingerprinter as far as the real engine does.
+func (e *Engine[E]) Fingerprint(ctx context.Context, c vmm.Config) (string, error) {
+	real, err := e.Real()
+	if err != nil {
+		return "", err
+	}
+	if f, ok := any(real).(vmm.Fingerprinter); ok {
+		return f.Fingerprint(ctx, c)
+	}
+	return "", &vmm.UnsupportedError{Engine: e.name, Feature: "keeping snapshots", Reason: "it does not tell what they depend on"}
+}

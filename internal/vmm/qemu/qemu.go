@@ -84,9 +84,15 @@ type Engine struct {
 
 	probing sync.Mutex // held for the length of a probe
 	answer  *Answer    // guarded by probing; nil until known
+
+	versions sync.Mutex // held while the binary is asked
+	version  binaryVersion
 }
 
-var _ vmm.Engine = (*Engine)(nil)
+var (
+	_ vmm.Engine        = (*Engine)(nil)
+	_ vmm.Fingerprinter = (*Engine)(nil)
+)
 
 // New finds the QEMU binary; it starts nothing. The error names the packages
 // to install when there is none.
