@@ -24,6 +24,7 @@ import (
 	"github.com/micropod/micropod/internal/rootfs"
 	"github.com/micropod/micropod/internal/server"
 	"github.com/micropod/micropod/internal/store"
+	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/version"
 	"github.com/micropod/micropod/internal/vmm"
 	"github.com/micropod/micropod/internal/vmm/late"
@@ -92,11 +93,19 @@ func (d *daemon) probeGuest(ctx context.Context) (qemu.Guest, error) {
 }
 
 func (d *daemon) openMachines() (err error) {
+	templates, err := template.Open(filepath.Join(d.config.DataDir, "templates"), d.log)
+	if err != nil {
+		return err
+	}
 	d.machines, err = machine.New(machine.Config{
 		Engines:  []vmm.Engine{d.qemu},
 		DB:       d.db,
 		Boot:     d.boot,
 		MakeDisk: rootfs.CreateScratch,
+
+		Templates:      templates,
+		TemplateBounds: template.Bounds{Count: 8},
+
 		DataDir:  d.config.DataDir,
 		RunDir:   d.config.RunDir,
 		Events:   d.events,

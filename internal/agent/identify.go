@@ -42,6 +42,7 @@ func (s service) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agent
 			return nil, status.Errorf(codes.Internal, "%s: %v", step.what, err)
 		}
 	}
+	s.identified.Store(true)
 	return &agentv1.IdentifyResponse{}, nil
 }
 

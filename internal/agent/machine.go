@@ -109,13 +109,15 @@ func restartEnds(commandLine string) bool {
 	return false
 }
 
-// kernelInfo is what Hello tells of the kernel.
-type kernelInfo struct{ release, bootID string }
-
-// readKernel reads once what does not change while the kernel runs.
-var readKernel = sync.OnceValue(func() kernelInfo {
-	var name unix.Utsname
-	_ = unix.Uname(&name) // cannot fail with a good pointer
-	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return kernelInfo{unix.ByteSliceToString(name.Release[:]), string(bytes.TrimSpace(id))}
-})
+// kernelRelease and bootID read once what does not change while the kernel runs.
+var (
+	kernelRelease = sync.OnceValue(func() string {
+		var name unix.Utsname
+		_ = unix.Uname(&name) // cannot fail with a good pointer
+		return unix.ByteSliceToString(name.Release[:])
+	})
+	bootID = sync.OnceValue(func() string {
+		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		return string(bytes.TrimSpace(id))
+	})
+)

@@ -27,7 +27,10 @@ type Config struct {
 type Server struct {
 	config    Config
 	processes table
-	ending    atomic.Bool // Shutdown has done its work
+	// identified is set by Identify. Before that nothing may ask the kernel for its boot id, which it makes when
+	// first asked: machines restored from one template would all have it.
+	identified atomic.Bool
+	ending     atomic.Bool // Shutdown has done its work
 	powerOff  sync.Once
 }
 

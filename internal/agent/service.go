@@ -20,6 +20,8 @@ import (
 
 // Containers is what the agent needs of the container runtime. *runtime.Runtime is it.
 type Containers interface {
+	// Prepare returns when all is ready that the next Start needs.
+	Prepare(context.Context) error
 	Start(context.Context, runtime.StartRequest) (*runtime.Process, error)
 	Exec(ctx context.Context, container string, r runtime.ExecRequest) (*runtime.Process, error)
 	// Delete kills what is left of a container and frees it. runtime.ErrNotFound: it knows none of that id.
@@ -34,13 +36,15 @@ var _ agentv1.AgentService = service{}
 
 // Hello tells who is there.
 func (s service) Hello(context.Context, *agentv1.HelloRequest) (*agentv1.HelloResponse, error) {
-	k := readKernel()
-	return &agentv1.HelloResponse{
+	r := &agentv1.HelloResponse{
 		Protocol:      agentv1.Protocol,
 		AgentVersion:  version.Version,
-		KernelVersion: k.release,
-		BootId:        k.bootID,
-	}, nil
+		KernelVersion: kernelRelease(),
+	}
+	if s.identified.Load() {
+		r.BootId = bootID()
+	}
+	return r, nil
 }
 
 // Wait answers when a process has ended.

@@ -152,6 +152,20 @@ func TestMachine(t *testing.T) {
 	t.Logf("agent %s on kernel %s answered %v after QEMU's start", s.Hello().AgentVersion, s.Hello().KernelVersion, time.Since(begin))
 
 	t.Run("round trip", func(t *testing.T) { roundTrip(t, s) })
+	if id := s.Hello().BootId; id != "" {
+		t.Errorf("before Identify the machine has boot id %q: those restored from one template would share it", id)
+	}
+	t.Run("identify", func(t *testing.T) {
+		_, err := s.Agent().Identify(within(t, 10*time.Second), &agentv1.IdentifyRequest{
+			Entropy: make([]byte, 64), UnixNanos: time.Now().UnixNano(),
+			Hostname: "one", MachineId: strings.Repeat("0f", 16),
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		s.Close()
+		s = connect(parent, m)
+	})
 	t.Run("a new session replaces the old", func(t *testing.T) {
 		for range 5 {
 			old := s
@@ -160,15 +174,6 @@ func TestMachine(t *testing.T) {
 			if s.Hello().BootId != old.Hello().BootId || s.Hello().BootId == "" {
 				t.Errorf("boot id %q, then %q: not the same machine", old.Hello().BootId, s.Hello().BootId)
 			}
-		}
-	})
-	t.Run("identify", func(t *testing.T) {
-		_, err := s.Agent().Identify(within(t, 10*time.Second), &agentv1.IdentifyRequest{
-			Entropy: make([]byte, 64), UnixNanos: time.Now().UnixNano(),
-			Hostname: "one", MachineId: strings.Repeat("0f", 16),
-		})
-		if err != nil {
-			t.Error(err)
 		}
 	})
 	t.Run("containers", func(t *testing.T) { containers(t, s) })

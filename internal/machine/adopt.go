@@ -155,6 +155,9 @@ func (m *machine) takeOver(ctx context.Context, rec record) {
 	r := newRun()
 	m.mu.Lock()
 	r.vm, m.run = vm, r
+	if rec.Template != "" && m.s.Templates != nil {
+		r.release = m.s.Templates.Hold(rec.Template)
+	}
 	m.mu.Unlock()
 	m.watch(r)
 	m.log.Info("machine taken over", "state", rec.State, "pid", rec.VMM.PID)

@@ -31,7 +31,7 @@ func (s *Service) Create(ctx context.Context, spec Spec) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	m, err := s.reserve(spec)
+	m, err := s.reserve(spec, false)
 	if err != nil {
 		return Info{}, err
 	}
@@ -57,7 +57,7 @@ func (s *Service) Create(ctx context.Context, spec Spec) (Info, error) {
 // in between finds it in state Creating and removes the rest.
 func (m *machine) make(ctx context.Context, u *undo.Stack) (step string, err error) {
 	u.Add("removing the record", func(context.Context) error { return m.s.records.Delete(m.id) })
-	if err := m.s.records.Put(m.id, m.record()); err != nil {
+	if err := m.store(m.record()); err != nil {
 		return "storing the record", err
 	}
 	m.publish(Creating.String(), "")
@@ -80,7 +80,7 @@ func (m *machine) removeFolders() error {
 
 // reserve gives the machine its place in the list, its id, name and uid being
 // nobody else's.
-func (s *Service) reserve(spec Spec) (*machine, error) {
+func (s *Service) reserve(spec Spec, hidden bool) (*machine, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, taken := s.machines[spec.ID]; taken {
@@ -98,6 +98,7 @@ func (s *Service) reserve(spec Spec) (*machine, error) {
 		return nil, err
 	}
 	m := s.newMachine(record{Spec: spec, State: Creating, UID: uid, MachineID: newMachineID(), CreatedAt: time.Now().UTC()})
+	m.hidden = hidden
 	s.machines[spec.ID] = m
 	return m, nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // fakeBoot gives files of the test's folder.
@@ -24,6 +25,7 @@ func (b fakeBoot) Boot(_ context.Context, kernel string, nested bool) (Boot, err
 	if kernel != "" {
 		return Boot{}, fmt.Errorf("kernel %q: %w", kernel, os.ErrNotExist)
 	}
-	boot := Boot{Kernel: filepath.Join(b.dir, "vmlinux"), Initrd: filepath.Join(b.dir, "initrd")}
+	content := strings.Repeat("0f", 32) // the files' names tell it, as BootFiles' do
+	boot := Boot{Kernel: filepath.Join(b.dir, "vmlinux-"+content), Initrd: filepath.Join(b.dir, "initramfs-"+content+".cpio"), TSCKHz: 2_000_000}
 	return boot, errors.Join(os.WriteFile(boot.Kernel, nil, 0o600), os.WriteFile(boot.Initrd, nil, 0o600))
 }

@@ -20,6 +20,10 @@ type machine struct {
 	name string // never changes
 	log  *slog.Logger
 
+	// hidden machines are the daemon's own, such as one that a template is made of: not
+	// listed, not stored, without events, and ended with the daemon. Never changes.
+	hidden bool
+
 	op chan struct{} // capacity 1; full while an operation runs
 
 	mu        sync.Mutex // guards what follows
@@ -150,11 +154,19 @@ func (m *machine) change(to State, action string, edit func(*record)) error {
 	if edit != nil {
 		edit(&next)
 	}
-	if err := m.s.records.Put(m.id, next); err != nil {
+	if err := m.store(next); err != nil {
 		return err
 	}
 	m.show(next)
 	return nil
+}
+
+// store writes the record to the database.
+func (m *machine) store(r record) error {
+	if m.hidden {
+		return nil
+	}
+	return m.s.records.Put(m.id, r)
 }
 
 // settle records what is already so, such as that the VMM ended: it cannot be
@@ -170,7 +182,7 @@ func (m *machine) settle(to State, reason string, edit func(*record)) {
 	if edit != nil {
 		edit(&next)
 	}
-	if err := m.s.records.Put(m.id, next); err != nil {
+	if err := m.store(next); err != nil {
 		m.log.Error("storing the machine's state", "state", to, "error", err)
 	}
 	m.show(next)
@@ -180,7 +192,7 @@ func (m *machine) settle(to State, reason string, edit func(*record)) {
 func (m *machine) note(edit func(*record)) error {
 	next := m.record()
 	edit(&next)
-	if err := m.s.records.Put(m.id, next); err != nil {
+	if err := m.store(next); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -199,6 +211,9 @@ func (m *machine) show(next record) {
 }
 
 func (m *machine) publish(action, reason string) {
+	if m.hidden {
+		return
+	}
 	e := events.Event{Time: time.Now(), Type: "machine", Action: action, ID: m.id, Name: m.name}
 	if reason != "" {
 		e.Attributes = map[string]string{"reason": reason}

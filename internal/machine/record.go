@@ -29,6 +29,8 @@ type record struct {
 	// VMM is there from the moment the VMM runs until its end was seen.
 	VMM *vmm.Record `json:",omitempty"`
 
+	Template string // id of that which the VMM was restored from; empty: it booted
+
 	MachineID   string // 32 hex digits, the guest's /etc/machine-id
 	ConsolePath string
 
@@ -54,6 +56,7 @@ func (r *record) info() Info {
 		StoppedAt:     r.StoppedAt,
 		AgentVersion:  r.AgentVersion,
 		KernelVersion: r.KernelVersion,
+		Template:      r.Template,
 	}
 	if r.VMM != nil {
 		i.PID = r.VMM.PID

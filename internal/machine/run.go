@@ -16,6 +16,9 @@ type run struct {
 	vm   vmm.Machine // nil until launched; guarded by machine.mu
 	link *link       // nil until launched; likewise
 
+	// release ends the use of the template that the machine was restored from; nil: none. Guarded by machine.mu.
+	release func()
+
 	gone  chan struct{} // closed when the VMM's process is gone; exit holds then
 	exit  vmm.Exit
 	ended chan struct{} // closed when that is recorded and the run is over
@@ -92,6 +95,17 @@ func (m *machine) over(r *run, state State, reason string) {
 	m.mu.Lock()
 	m.run = nil
 	m.mu.Unlock()
+	m.finish(r)
+}
+
+// finish lets go of what a run held of the daemon's, and tells those who wait for its end.
+func (m *machine) finish(r *run) {
+	m.mu.Lock()
+	release := r.release
+	m.mu.Unlock()
+	if release != nil {
+		release()
+	}
 	close(r.ended)
 }
 

@@ -43,6 +43,7 @@ import (
 
 	"github.com/micropod/micropod/internal/events"
 	"github.com/micropod/micropod/internal/store"
+	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/vmm"
 )
 
@@ -71,6 +72,13 @@ type Config struct {
 	HostCPUs   int   // what a machine may have at most; 0: this host's
 	HostMemory int64 // bytes, likewise
 
+	// Templates are what machines are restored from. Nil: all boot.
+	Templates *template.Catalogue
+	// TemplateBounds are kept by dropping the least recently used; zero fields bound nothing.
+	TemplateBounds template.Bounds
+	// RestoreLimit is for a restored machine's agent to be identified, then it is booted instead. 0: 20 s (of 20 at once the last takes 2 s)
+	RestoreLimit time.Duration
+
 	BootLimit time.Duration // from the VMM's start until the agent is identified; 0: 2 minutes (20 cold boots at once on two cores take 27 s)
 }
 
@@ -88,6 +96,7 @@ func (c *Config) validate() error {
 	c.Memory = cmp.Or(c.Memory, 512<<20)
 	c.Scratch = cmp.Or(c.Scratch, 10<<30)
 	c.HostCPUs = cmp.Or(c.HostCPUs, runtime.NumCPU())
+	c.RestoreLimit = cmp.Or(c.RestoreLimit, 20*time.Second)
 	c.BootLimit = cmp.Or(c.BootLimit, 2*time.Minute)
 	if c.HostMemory == 0 {
 		var info unix.Sysinfo_t
@@ -107,6 +116,8 @@ type Service struct {
 	life context.Context // ends with Shutdown, its cause ErrShutdown
 	end  context.CancelCauseFunc
 	work sync.WaitGroup // supervisors, links, operations that outlive their callers
+
+	builds builds // of templates, under way
 
 	mu       sync.RWMutex
 	machines map[string]*machine // by id
@@ -150,15 +161,21 @@ func (s *Service) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for machines to be let go: %w", ctx.Err())
 	}
-	return s.letGo()
+	return s.letGo(ctx)
 }
 
 // letGo closes the engines' handles of what still runs. No goroutine is left by now.
-func (s *Service) letGo() error {
+func (s *Service) letGo(ctx context.Context) error {
 	var errs []error
 	for _, m := range s.all() {
 		if r := m.current(); r != nil && r.vm != nil {
+			if m.hidden {
+				errs = append(errs, r.vm.Kill(ctx))
+			}
 			errs = append(errs, r.vm.Close())
+		}
+		if m.hidden {
+			errs = append(errs, m.removeFolders())
 		}
 	}
 	return errors.Join(errs...)
@@ -175,10 +192,11 @@ func (s *Service) Get(ref string) (Info, error) {
 
 // List tells of all machines, the oldest first.
 func (s *Service) List() []Info {
-	all := s.all()
-	infos := make([]Info, len(all))
-	for i, m := range all {
-		infos[i] = m.info()
+	infos := []Info{}
+	for _, m := range s.all() {
+		if !m.hidden {
+			infos = append(infos, m.info())
+		}
 	}
 	slices.SortFunc(infos, func(a, b Info) int {
 		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
@@ -202,11 +220,14 @@ func (s *Service) all() []*machine {
 func (s *Service) find(ref string) (*machine, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if m, ok := s.machines[ref]; ok {
+	if m, ok := s.machines[ref]; ok && !m.hidden {
 		return m, nil
 	}
 	var begins []*machine
 	for id, m := range s.machines {
+		if m.hidden {
+			continue
+		}
 		if m.name != "" && m.name == ref {
 			return m, nil
 		}

@@ -53,6 +53,8 @@ type Info struct {
 
 	CreatedAt, StartedAt, StoppedAt time.Time // StartedAt: agent identified
 
+	Template string // that the last run was restored from; empty: it booted
+
 	AgentVersion, KernelVersion string // as the agent told in the last run
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/undo"
 	"github.com/micropod/micropod/internal/vmm"
 )
@@ -51,42 +52,83 @@ func (s *Service) Start(ctx context.Context, ref string) error {
 // boot is one start of a machine while it lasts.
 type boot struct {
 	*machine
-	run    *run
-	spec   Spec
-	files  Boot
-	undo   undo.Stack
-	engine vmm.Engine
+	run      *run
+	spec     Spec
+	files    Boot
+	undo     undo.Stack
+	engine   vmm.Engine
+	template *template.Template // that it is restored from; nil: it boots
+	blank    bool               // a template is to be made of it: no drives, no identity
+}
+
+// step is one part of a start, which is named in its error.
+type step struct {
+	name string
+	do   func(context.Context) error
 }
 
 func (b *boot) do(ctx context.Context) error {
 	began := time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, b.s.BootLimit, fmt.Errorf("the guest is not up after %s", b.s.BootLimit))
+	failed, err := b.bringUp(ctx)
+	if err != nil {
+		return b.fail(ctx, failed, err)
+	}
+	b.undo.Release()
+	b.log.Info("machine runs", "pid", b.info().PID, "template", b.record().Template, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// bringUp restores the machine from a template or, where there is none or it does not do, boots it.
+func (b *boot) bringUp(ctx context.Context) (failed string, err error) {
+	if failed, err = carryOut(ctx, step{"finding kernel and initramfs", b.find}, step{"finding a template", b.pickTemplate}); err != nil {
+		return failed, err
+	}
+	if b.template != nil {
+		failed, err = b.comeUp(ctx, b.s.RestoreLimit)
+		if err == nil || ctx.Err() != nil {
+			return failed, err
+		}
+		if failed, err = b.startOver(ctx, failed, err); err != nil {
+			return failed, err
+		}
+	}
+	return b.comeUp(ctx, b.s.BootLimit)
+}
+
+// comeUp starts the VMM and waits for its guest, which must be up within limit.
+func (b *boot) comeUp(ctx context.Context, limit time.Duration) (failed string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the guest is not up after %s", limit))
 	defer cancel()
-	for _, step := range []struct {
-		name string
-		do   func(context.Context) error
-	}{
-		{"finding kernel and initramfs", b.find},
-		{"preparing the machine's folder", b.prepare},
-		{"starting the VMM", b.launch},
-		{"waiting for the guest's agent", b.meet},
-		{"identifying the machine to its agent", b.identify},
-		{"recording the machine as running", b.done},
-	} {
-		err := step.do(ctx)
+	return carryOut(ctx,
+		step{"preparing the machine's folder", b.prepare},
+		step{"starting the VMM", b.launch},
+		step{"waiting for the guest's agent", b.meet},
+		step{"identifying the machine to its agent", b.identify},
+		step{"recording the machine as running", b.done},
+	)
+}
+
+// carryOut does one step after the other and names the one that failed.
+func carryOut(ctx context.Context, steps ...step) (failed string, err error) {
+	for _, s := range steps {
+		err := s.do(ctx)
 		if err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		if err != nil {
-			return b.fail(ctx, step.name, err)
+			return s.name, err
 		}
 	}
-	b.undo.Release()
-	b.log.Info("machine runs", "pid", b.info().PID, "boot", time.Since(began).Round(time.Millisecond))
-	return nil
+	return "", nil
 }
 
 func (b *boot) find(ctx context.Context) (err error) {
+	if b.engine, err = b.s.engine(b.spec.Engine); err != nil {
+		return err
+	}
+	if b.files, err = b.s.Boot.Boot(ctx, b.spec.Kernel, b.spec.Nested); err != nil || b.blank {
+		return err
+	}
 	if b.spec.Image != "" {
 		if _, err := os.Stat(b.spec.Image); err != nil {
 			return fmt.Errorf("image of the root file system: %w", err)
@@ -95,11 +137,7 @@ func (b *boot) find(ctx context.Context) (err error) {
 	if _, err := os.Stat(b.diskPath()); err != nil {
 		return fmt.Errorf("the machine's disk: %w", err)
 	}
-	if b.engine, err = b.s.engine(b.spec.Engine); err != nil {
-		return err
-	}
-	b.files, err = b.s.Boot.Boot(ctx, b.spec.Kernel, b.spec.Nested)
-	return err
+	return nil
 }
 
 // prepare makes the folder for sockets and console anew: a reboot empties RunDir, an
@@ -112,7 +150,7 @@ func (b *boot) prepare(context.Context) error {
 // launch starts the VMM and its supervisor. The VMM is recorded before anything
 // else: from then on a new daemon finds it by its record, before that by its uid.
 func (b *boot) launch(ctx context.Context) error {
-	vm, err := b.engine.Start(ctx, b.config())
+	vm, err := b.spawn(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,14 +160,23 @@ func (b *boot) launch(ctx context.Context) error {
 	b.undo.Add("ending the VMM", func(ctx context.Context) error { return vm.Kill(ctx) })
 	b.watch(b.run)
 	r := vm.Record()
-	return b.note(func(rec *record) { rec.VMM, rec.ConsolePath = &r, vm.Console() })
+	return b.note(func(rec *record) { rec.VMM, rec.ConsolePath, rec.Template = &r, vm.Console(), b.templateID() })
+}
+
+func (b *boot) spawn(ctx context.Context) (vmm.Machine, error) {
+	if b.template != nil {
+		return b.engine.Restore(ctx, b.config(), b.template.Snapshot())
+	}
+	return b.engine.Start(ctx, b.config())
 }
 
 func (b *boot) config() vmm.Config {
 	uid := b.record().UID
 	drives := make([]vmm.Drive, 2)
-	drives[ImageSlot] = vmm.Drive{Path: b.spec.Image, ReadOnly: true}
-	drives[ScratchSlot] = vmm.Drive{Path: b.diskPath()}
+	drives[ImageSlot].ReadOnly = true
+	if !b.blank {
+		drives[ImageSlot].Path, drives[ScratchSlot].Path = b.spec.Image, b.diskPath()
+	}
 	return vmm.Config{
 		ID:          b.id,
 		Dir:         b.s.runDir(b.id),
@@ -156,7 +203,7 @@ func (b *boot) meet(ctx context.Context) error {
 
 func (b *boot) identify(ctx context.Context) error {
 	session, err := b.run.link.await(ctx, b.run)
-	if err != nil {
+	if err != nil || b.blank {
 		return err
 	}
 	return b.introduce(ctx, session)

@@ -38,6 +38,7 @@ type Key struct {
 	VCPUs       int
 	Memory      int64  // bytes
 	Slots       string // of the drives: "r" or "w" for each
+	Interfaces  int    // of network
 	Nested      bool
 	Image       string // digest of the root file system that is mounted in it; empty: none, a base template
 }

@@ -80,7 +80,7 @@ type HelloResponse struct {
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	AgentVersion  string                 `protobuf:"bytes,2,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	KernelVersion string                 `protobuf:"bytes,3,opt,name=kernel_version,json=kernelVersion,proto3" json:"kernel_version,omitempty"`
-	BootId        string                 `protobuf:"bytes,4,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"` // of the guest's kernel
+	BootId        string                 `protobuf:"bytes,4,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"` // of the guest's kernel; empty before Identify
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -481,6 +481,78 @@ func (*SetInterfaceResponse) Descriptor() ([]byte, []int) {
 	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
+type PrepareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareRequest) Reset() {
+	*x = PrepareRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareRequest) ProtoMessage() {}
+
+func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
+func (*PrepareRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+type PrepareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrepareResponse) Reset() {
+	*x = PrepareResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrepareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrepareResponse) ProtoMessage() {}
+
+func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
+func (*PrepareResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
 type StartContainerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -503,7 +575,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +587,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +600,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartContainerRequest) GetId() string {
@@ -598,7 +670,7 @@ type RootFS struct {
 
 func (x *RootFS) Reset() {
 	*x = RootFS{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +682,7 @@ func (x *RootFS) String() string {
 func (*RootFS) ProtoMessage() {}
 
 func (x *RootFS) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +695,7 @@ func (x *RootFS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootFS.ProtoReflect.Descriptor instead.
 func (*RootFS) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RootFS) GetImageSlot() uint32 {
@@ -651,7 +723,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +735,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +748,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *File) GetPath() string {
@@ -710,7 +782,7 @@ type Stdio struct {
 
 func (x *Stdio) Reset() {
 	*x = Stdio{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +794,7 @@ func (x *Stdio) String() string {
 func (*Stdio) ProtoMessage() {}
 
 func (x *Stdio) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +807,7 @@ func (x *Stdio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdio.ProtoReflect.Descriptor instead.
 func (*Stdio) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Stdio) GetStdin() bool {
@@ -761,7 +833,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +845,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +858,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartResponse) GetPid() uint32 {
@@ -810,7 +882,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +894,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +907,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecRequest) GetContainerId() string {
@@ -890,7 +962,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +974,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +987,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WaitRequest) GetContainerId() string {
@@ -944,7 +1016,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1028,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1041,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WaitResponse) GetExitCode() uint32 {
@@ -1012,7 +1084,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1096,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1109,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SignalRequest) GetContainerId() string {
@@ -1076,7 +1148,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1160,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1173,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type ResizeRequest struct {
@@ -1116,7 +1188,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1200,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1213,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResizeRequest) GetContainerId() string {
@@ -1180,7 +1252,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1264,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1277,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type DeleteContainerRequest struct {
@@ -1217,7 +1289,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1301,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1314,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -1260,7 +1332,7 @@ type DeleteContainerResponse struct {
 
 func (x *DeleteContainerResponse) Reset() {
 	*x = DeleteContainerResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1344,7 @@ func (x *DeleteContainerResponse) String() string {
 func (*DeleteContainerResponse) ProtoMessage() {}
 
 func (x *DeleteContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1357,7 @@ func (x *DeleteContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteContainerResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type DeleteProcessRequest struct {
@@ -1298,7 +1370,7 @@ type DeleteProcessRequest struct {
 
 func (x *DeleteProcessRequest) Reset() {
 	*x = DeleteProcessRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1382,7 @@ func (x *DeleteProcessRequest) String() string {
 func (*DeleteProcessRequest) ProtoMessage() {}
 
 func (x *DeleteProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1395,7 @@ func (x *DeleteProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessRequest.ProtoReflect.Descriptor instead.
 func (*DeleteProcessRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteProcessRequest) GetContainerId() string {
@@ -1348,7 +1420,7 @@ type DeleteProcessResponse struct {
 
 func (x *DeleteProcessResponse) Reset() {
 	*x = DeleteProcessResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1360,7 +1432,7 @@ func (x *DeleteProcessResponse) String() string {
 func (*DeleteProcessResponse) ProtoMessage() {}
 
 func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1373,7 +1445,7 @@ func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessResponse.ProtoReflect.Descriptor instead.
 func (*DeleteProcessResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type StateRequest struct {
@@ -1384,7 +1456,7 @@ type StateRequest struct {
 
 func (x *StateRequest) Reset() {
 	*x = StateRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1468,7 @@ func (x *StateRequest) String() string {
 func (*StateRequest) ProtoMessage() {}
 
 func (x *StateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1481,7 @@ func (x *StateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateRequest.ProtoReflect.Descriptor instead.
 func (*StateRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 type StateResponse struct {
@@ -1421,7 +1493,7 @@ type StateResponse struct {
 
 func (x *StateResponse) Reset() {
 	*x = StateResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1505,7 @@ func (x *StateResponse) String() string {
 func (*StateResponse) ProtoMessage() {}
 
 func (x *StateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1518,7 @@ func (x *StateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateResponse.ProtoReflect.Descriptor instead.
 func (*StateResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StateResponse) GetProcesses() []*ProcessState {
@@ -1469,7 +1541,7 @@ type ProcessState struct {
 
 func (x *ProcessState) Reset() {
 	*x = ProcessState{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1553,7 @@ func (x *ProcessState) String() string {
 func (*ProcessState) ProtoMessage() {}
 
 func (x *ProcessState) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1566,7 @@ func (x *ProcessState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessState.ProtoReflect.Descriptor instead.
 func (*ProcessState) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProcessState) GetContainerId() string {
@@ -1541,7 +1613,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1625,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1638,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatsRequest) GetContainerId() string {
@@ -1591,7 +1663,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1675,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1688,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StatsResponse) GetCpuUsec() uint64 {
@@ -1676,7 +1748,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1760,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1773,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 type ShutdownResponse struct {
@@ -1712,7 +1784,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1796,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1809,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 var File_api_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -1776,7 +1848,9 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x13SetInterfaceRequest\x12A\n" +
 	"\tinterface\x18\x01 \x01(\v2#.micropod.agent.v1.NetworkInterfaceR\tinterface\x12\x12\n" +
 	"\x04down\x18\x02 \x01(\bR\x04down\"\x16\n" +
-	"\x14SetInterfaceResponse\"\x92\x02\n" +
+	"\x14SetInterfaceResponse\"\x10\n" +
+	"\x0ePrepareRequest\"\x11\n" +
+	"\x0fPrepareResponse\"\x92\x02\n" +
 	"\x15StartContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x121\n" +
@@ -1856,11 +1930,12 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"writeBytes\x12\x1b\n" +
 	"\toom_kills\x18\a \x01(\x04R\boomKills\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
-	"\x10ShutdownResponse2\xd3\b\n" +
+	"\x10ShutdownResponse2\xa5\t\n" +
 	"\x05Agent\x12J\n" +
 	"\x05Hello\x12\x1f.micropod.agent.v1.HelloRequest\x1a .micropod.agent.v1.HelloResponse\x12S\n" +
 	"\bIdentify\x12\".micropod.agent.v1.IdentifyRequest\x1a#.micropod.agent.v1.IdentifyResponse\x12_\n" +
-	"\fSetInterface\x12&.micropod.agent.v1.SetInterfaceRequest\x1a'.micropod.agent.v1.SetInterfaceResponse\x12\\\n" +
+	"\fSetInterface\x12&.micropod.agent.v1.SetInterfaceRequest\x1a'.micropod.agent.v1.SetInterfaceResponse\x12P\n" +
+	"\aPrepare\x12!.micropod.agent.v1.PrepareRequest\x1a\".micropod.agent.v1.PrepareResponse\x12\\\n" +
 	"\x0eStartContainer\x12(.micropod.agent.v1.StartContainerRequest\x1a .micropod.agent.v1.StartResponse\x12H\n" +
 	"\x04Exec\x12\x1e.micropod.agent.v1.ExecRequest\x1a .micropod.agent.v1.StartResponse\x12G\n" +
 	"\x04Wait\x12\x1e.micropod.agent.v1.WaitRequest\x1a\x1f.micropod.agent.v1.WaitResponse\x12M\n" +
@@ -1884,7 +1959,7 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*HelloRequest)(nil),            // 0: micropod.agent.v1.HelloRequest
 	(*HelloResponse)(nil),           // 1: micropod.agent.v1.HelloResponse
@@ -1894,68 +1969,72 @@ var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*Address)(nil),                 // 5: micropod.agent.v1.Address
 	(*SetInterfaceRequest)(nil),     // 6: micropod.agent.v1.SetInterfaceRequest
 	(*SetInterfaceResponse)(nil),    // 7: micropod.agent.v1.SetInterfaceResponse
-	(*StartContainerRequest)(nil),   // 8: micropod.agent.v1.StartContainerRequest
-	(*RootFS)(nil),                  // 9: micropod.agent.v1.RootFS
-	(*File)(nil),                    // 10: micropod.agent.v1.File
-	(*Stdio)(nil),                   // 11: micropod.agent.v1.Stdio
-	(*StartResponse)(nil),           // 12: micropod.agent.v1.StartResponse
-	(*ExecRequest)(nil),             // 13: micropod.agent.v1.ExecRequest
-	(*WaitRequest)(nil),             // 14: micropod.agent.v1.WaitRequest
-	(*WaitResponse)(nil),            // 15: micropod.agent.v1.WaitResponse
-	(*SignalRequest)(nil),           // 16: micropod.agent.v1.SignalRequest
-	(*SignalResponse)(nil),          // 17: micropod.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),           // 18: micropod.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),          // 19: micropod.agent.v1.ResizeResponse
-	(*DeleteContainerRequest)(nil),  // 20: micropod.agent.v1.DeleteContainerRequest
-	(*DeleteContainerResponse)(nil), // 21: micropod.agent.v1.DeleteContainerResponse
-	(*DeleteProcessRequest)(nil),    // 22: micropod.agent.v1.DeleteProcessRequest
-	(*DeleteProcessResponse)(nil),   // 23: micropod.agent.v1.DeleteProcessResponse
-	(*StateRequest)(nil),            // 24: micropod.agent.v1.StateRequest
-	(*StateResponse)(nil),           // 25: micropod.agent.v1.StateResponse
-	(*ProcessState)(nil),            // 26: micropod.agent.v1.ProcessState
-	(*StatsRequest)(nil),            // 27: micropod.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 28: micropod.agent.v1.StatsResponse
-	(*ShutdownRequest)(nil),         // 29: micropod.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),        // 30: micropod.agent.v1.ShutdownResponse
+	(*PrepareRequest)(nil),          // 8: micropod.agent.v1.PrepareRequest
+	(*PrepareResponse)(nil),         // 9: micropod.agent.v1.PrepareResponse
+	(*StartContainerRequest)(nil),   // 10: micropod.agent.v1.StartContainerRequest
+	(*RootFS)(nil),                  // 11: micropod.agent.v1.RootFS
+	(*File)(nil),                    // 12: micropod.agent.v1.File
+	(*Stdio)(nil),                   // 13: micropod.agent.v1.Stdio
+	(*StartResponse)(nil),           // 14: micropod.agent.v1.StartResponse
+	(*ExecRequest)(nil),             // 15: micropod.agent.v1.ExecRequest
+	(*WaitRequest)(nil),             // 16: micropod.agent.v1.WaitRequest
+	(*WaitResponse)(nil),            // 17: micropod.agent.v1.WaitResponse
+	(*SignalRequest)(nil),           // 18: micropod.agent.v1.SignalRequest
+	(*SignalResponse)(nil),          // 19: micropod.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),           // 20: micropod.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),          // 21: micropod.agent.v1.ResizeResponse
+	(*DeleteContainerRequest)(nil),  // 22: micropod.agent.v1.DeleteContainerRequest
+	(*DeleteContainerResponse)(nil), // 23: micropod.agent.v1.DeleteContainerResponse
+	(*DeleteProcessRequest)(nil),    // 24: micropod.agent.v1.DeleteProcessRequest
+	(*DeleteProcessResponse)(nil),   // 25: micropod.agent.v1.DeleteProcessResponse
+	(*StateRequest)(nil),            // 26: micropod.agent.v1.StateRequest
+	(*StateResponse)(nil),           // 27: micropod.agent.v1.StateResponse
+	(*ProcessState)(nil),            // 28: micropod.agent.v1.ProcessState
+	(*StatsRequest)(nil),            // 29: micropod.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 30: micropod.agent.v1.StatsResponse
+	(*ShutdownRequest)(nil),         // 31: micropod.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),        // 32: micropod.agent.v1.ShutdownResponse
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	4,  // 0: micropod.agent.v1.IdentifyRequest.interfaces:type_name -> micropod.agent.v1.NetworkInterface
 	5,  // 1: micropod.agent.v1.NetworkInterface.addresses:type_name -> micropod.agent.v1.Address
 	4,  // 2: micropod.agent.v1.SetInterfaceRequest.interface:type_name -> micropod.agent.v1.NetworkInterface
-	9,  // 3: micropod.agent.v1.StartContainerRequest.rootfs:type_name -> micropod.agent.v1.RootFS
-	10, // 4: micropod.agent.v1.StartContainerRequest.files:type_name -> micropod.agent.v1.File
-	11, // 5: micropod.agent.v1.StartContainerRequest.stdio:type_name -> micropod.agent.v1.Stdio
-	11, // 6: micropod.agent.v1.ExecRequest.stdio:type_name -> micropod.agent.v1.Stdio
-	26, // 7: micropod.agent.v1.StateResponse.processes:type_name -> micropod.agent.v1.ProcessState
-	15, // 8: micropod.agent.v1.ProcessState.exit:type_name -> micropod.agent.v1.WaitResponse
+	11, // 3: micropod.agent.v1.StartContainerRequest.rootfs:type_name -> micropod.agent.v1.RootFS
+	12, // 4: micropod.agent.v1.StartContainerRequest.files:type_name -> micropod.agent.v1.File
+	13, // 5: micropod.agent.v1.StartContainerRequest.stdio:type_name -> micropod.agent.v1.Stdio
+	13, // 6: micropod.agent.v1.ExecRequest.stdio:type_name -> micropod.agent.v1.Stdio
+	28, // 7: micropod.agent.v1.StateResponse.processes:type_name -> micropod.agent.v1.ProcessState
+	17, // 8: micropod.agent.v1.ProcessState.exit:type_name -> micropod.agent.v1.WaitResponse
 	0,  // 9: micropod.agent.v1.Agent.Hello:input_type -> micropod.agent.v1.HelloRequest
 	2,  // 10: micropod.agent.v1.Agent.Identify:input_type -> micropod.agent.v1.IdentifyRequest
 	6,  // 11: micropod.agent.v1.Agent.SetInterface:input_type -> micropod.agent.v1.SetInterfaceRequest
-	8,  // 12: micropod.agent.v1.Agent.StartContainer:input_type -> micropod.agent.v1.StartContainerRequest
-	13, // 13: micropod.agent.v1.Agent.Exec:input_type -> micropod.agent.v1.ExecRequest
-	14, // 14: micropod.agent.v1.Agent.Wait:input_type -> micropod.agent.v1.WaitRequest
-	16, // 15: micropod.agent.v1.Agent.Signal:input_type -> micropod.agent.v1.SignalRequest
-	18, // 16: micropod.agent.v1.Agent.Resize:input_type -> micropod.agent.v1.ResizeRequest
-	20, // 17: micropod.agent.v1.Agent.DeleteContainer:input_type -> micropod.agent.v1.DeleteContainerRequest
-	22, // 18: micropod.agent.v1.Agent.DeleteProcess:input_type -> micropod.agent.v1.DeleteProcessRequest
-	24, // 19: micropod.agent.v1.Agent.State:input_type -> micropod.agent.v1.StateRequest
-	27, // 20: micropod.agent.v1.Agent.Stats:input_type -> micropod.agent.v1.StatsRequest
-	29, // 21: micropod.agent.v1.Agent.Shutdown:input_type -> micropod.agent.v1.ShutdownRequest
-	1,  // 22: micropod.agent.v1.Agent.Hello:output_type -> micropod.agent.v1.HelloResponse
-	3,  // 23: micropod.agent.v1.Agent.Identify:output_type -> micropod.agent.v1.IdentifyResponse
-	7,  // 24: micropod.agent.v1.Agent.SetInterface:output_type -> micropod.agent.v1.SetInterfaceResponse
-	12, // 25: micropod.agent.v1.Agent.StartContainer:output_type -> micropod.agent.v1.StartResponse
-	12, // 26: micropod.agent.v1.Agent.Exec:output_type -> micropod.agent.v1.StartResponse
-	15, // 27: micropod.agent.v1.Agent.Wait:output_type -> micropod.agent.v1.WaitResponse
-	17, // 28: micropod.agent.v1.Agent.Signal:output_type -> micropod.agent.v1.SignalResponse
-	19, // 29: micropod.agent.v1.Agent.Resize:output_type -> micropod.agent.v1.ResizeResponse
-	21, // 30: micropod.agent.v1.Agent.DeleteContainer:output_type -> micropod.agent.v1.DeleteContainerResponse
-	23, // 31: micropod.agent.v1.Agent.DeleteProcess:output_type -> micropod.agent.v1.DeleteProcessResponse
-	25, // 32: micropod.agent.v1.Agent.State:output_type -> micropod.agent.v1.StateResponse
-	28, // 33: micropod.agent.v1.Agent.Stats:output_type -> micropod.agent.v1.StatsResponse
-	30, // 34: micropod.agent.v1.Agent.Shutdown:output_type -> micropod.agent.v1.ShutdownResponse
-	22, // [22:35] is the sub-list for method output_type
-	9,  // [9:22] is the sub-list for method input_type
+	8,  // 12: micropod.agent.v1.Agent.Prepare:input_type -> micropod.agent.v1.PrepareRequest
+	10, // 13: micropod.agent.v1.Agent.StartContainer:input_type -> micropod.agent.v1.StartContainerRequest
+	15, // 14: micropod.agent.v1.Agent.Exec:input_type -> micropod.agent.v1.ExecRequest
+	16, // 15: micropod.agent.v1.Agent.Wait:input_type -> micropod.agent.v1.WaitRequest
+	18, // 16: micropod.agent.v1.Agent.Signal:input_type -> micropod.agent.v1.SignalRequest
+	20, // 17: micropod.agent.v1.Agent.Resize:input_type -> micropod.agent.v1.ResizeRequest
+	22, // 18: micropod.agent.v1.Agent.DeleteContainer:input_type -> micropod.agent.v1.DeleteContainerRequest
+	24, // 19: micropod.agent.v1.Agent.DeleteProcess:input_type -> micropod.agent.v1.DeleteProcessRequest
+	26, // 20: micropod.agent.v1.Agent.State:input_type -> micropod.agent.v1.StateRequest
+	29, // 21: micropod.agent.v1.Agent.Stats:input_type -> micropod.agent.v1.StatsRequest
+	31, // 22: micropod.agent.v1.Agent.Shutdown:input_type -> micropod.agent.v1.ShutdownRequest
+	1,  // 23: micropod.agent.v1.Agent.Hello:output_type -> micropod.agent.v1.HelloResponse
+	3,  // 24: micropod.agent.v1.Agent.Identify:output_type -> micropod.agent.v1.IdentifyResponse
+	7,  // 25: micropod.agent.v1.Agent.SetInterface:output_type -> micropod.agent.v1.SetInterfaceResponse
+	9,  // 26: micropod.agent.v1.Agent.Prepare:output_type -> micropod.agent.v1.PrepareResponse
+	14, // 27: micropod.agent.v1.Agent.StartContainer:output_type -> micropod.agent.v1.StartResponse
+	14, // 28: micropod.agent.v1.Agent.Exec:output_type -> micropod.agent.v1.StartResponse
+	17, // 29: micropod.agent.v1.Agent.Wait:output_type -> micropod.agent.v1.WaitResponse
+	19, // 30: micropod.agent.v1.Agent.Signal:output_type -> micropod.agent.v1.SignalResponse
+	21, // 31: micropod.agent.v1.Agent.Resize:output_type -> micropod.agent.v1.ResizeResponse
+	23, // 32: micropod.agent.v1.Agent.DeleteContainer:output_type -> micropod.agent.v1.DeleteContainerResponse
+	25, // 33: micropod.agent.v1.Agent.DeleteProcess:output_type -> micropod.agent.v1.DeleteProcessResponse
+	27, // 34: micropod.agent.v1.Agent.State:output_type -> micropod.agent.v1.StateResponse
+	30, // 35: micropod.agent.v1.Agent.Stats:output_type -> micropod.agent.v1.StatsResponse
+	32, // 36: micropod.agent.v1.Agent.Shutdown:output_type -> micropod.agent.v1.ShutdownResponse
+	23, // [23:37] is the sub-list for method output_type
+	9,  // [9:23] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1972,7 +2051,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -11,6 +11,7 @@ type AgentService interface {
 	Hello(context.Context, *HelloRequest) (*HelloResponse, error)
 	Identify(context.Context, *IdentifyRequest) (*IdentifyResponse, error)
 	SetInterface(context.Context, *SetInterfaceRequest) (*SetInterfaceResponse, error)
+	Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error)
 	StartContainer(context.Context, *StartContainerRequest) (*StartResponse, error)
 	Exec(context.Context, *ExecRequest) (*StartResponse, error)
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
@@ -46,6 +47,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.SetInterface(ctx, &req)
+			},
+			"Prepare": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req PrepareRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Prepare(ctx, &req)
 			},
 			"StartContainer": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req StartContainerRequest
@@ -150,6 +158,14 @@ func (c *agentClient) Identify(ctx context.Context, req *IdentifyRequest) (*Iden
 func (c *agentClient) SetInterface(ctx context.Context, req *SetInterfaceRequest) (*SetInterfaceResponse, error) {
 	var resp SetInterfaceResponse
 	if err := c.client.Call(ctx, "micropod.agent.v1.Agent", "SetInterface", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Prepare(ctx context.Context, req *PrepareRequest) (*PrepareResponse, error) {
+	var resp PrepareResponse
+	if err := c.client.Call(ctx, "micropod.agent.v1.Agent", "Prepare", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

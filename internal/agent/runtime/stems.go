@@ -97,3 +97,17 @@ func (r *Runtime) replenish() {
 		}
 	})
 }
+
+// Prepare returns when a stem is ready for the next Start.
+func (r *Runtime) Prepare(ctx context.Context) error {
+	stem, err := r.takeStem(ctx, stemShape{})
+	if err != nil {
+		return fmt.Errorf("preparing a stem: %w", err)
+	}
+	select {
+	case r.ready <- stem:
+	default: // another came in between
+		stem.abandon()
+	}
+	return nil
+}

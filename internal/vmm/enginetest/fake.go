@@ -8,6 +8,7 @@ package enginetest
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"os"
@@ -30,6 +31,7 @@ type Host struct {
 
 	trouble func(step string) error
 	cleared []string // ids
+	Version string   // of all engines, as in their fingerprints
 	// Deaf guests never answer the handshake, Stubborn ones ignore Shutdown.
 	Deaf, Stubborn bool
 }
@@ -48,7 +50,7 @@ func (h *Host) Fail(step string) error {
 	return trouble(step)
 }
 
-// SetTrouble has f asked before each step from now on: "start", "hello", "identify",
+// SetTrouble has f asked before each step from now on: "start", "restore", "fingerprint", "snapshot", "prepare", "hello", "identify",
 // "shutdown", "kill", "adopt", "pause", "resume". Its error is the step's. Nil: no trouble.
 func (h *Host) SetTrouble(f func(string) error) {
 	h.mu.Lock()
@@ -91,7 +93,21 @@ func (e Engine) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 	if err := e.Fail("start"); err != nil {
 		return nil, &vmm.StartError{Step: "starting the fake", Err: err, Console: "its last line"}
 	}
-	for _, path := range []string{c.Kernel, c.Initrd, c.Drives[1].Path, c.Dir} {
+	m, err := e.begin(c)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (e Engine) begin(c vmm.Config) (*machine, error) {
+	files := []string{c.Kernel, c.Initrd, c.Dir}
+	for _, d := range c.Drives {
+		if d.Path != "" {
+			files = append(files, d.Path)
+		}
+	}
+	for _, path := range files {
 		if _, err := os.Stat(path); err != nil {
 			return nil, err
 		}
@@ -109,9 +125,41 @@ func (e Engine) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 	return &machine{v}, nil
 }
 
-// Restore implements vmm.Engine: fakes cannot.
-func (e Engine) Restore(context.Context, vmm.Config, string) (vmm.Machine, error) {
-	return nil, &vmm.UnsupportedError{Engine: e.Called, Feature: "restore", Reason: "it is a fake"}
+// memoryFile is what a fake's snapshot consists of.
+const memoryFile = "memory"
+
+// Restore implements vmm.Engine. It insists on the files that c names, and on the shape of the machine saved.
+func (e Engine) Restore(ctx context.Context, c vmm.Config, snapshot string) (vmm.Machine, error) {
+	if err := e.Fail("restore"); err != nil {
+		return nil, &vmm.StartError{Step: "restoring the fake", Err: err}
+	}
+	saved, err := os.ReadFile(filepath.Join(snapshot, memoryFile))
+	if err != nil {
+		return nil, err
+	}
+	if shape := shapeOf(c); shape != string(saved) {
+		return nil, fmt.Errorf("the snapshot is of %s, not %s", saved, shape)
+	}
+	m, err := e.begin(c)
+	if err != nil {
+		return nil, err
+	}
+	m.restored = true
+	return m, nil
+}
+
+func shapeOf(c vmm.Config) string {
+	return fmt.Sprintf("%d vCPUs, %d bytes, %d drives", c.VCPUs, c.Memory, len(c.Drives))
+}
+
+// Fingerprint implements vmm.Fingerprinter: the fakes' version is Host.Version.
+func (e Engine) Fingerprint(context.Context, vmm.Config) (string, error) {
+	if err := e.Fail("fingerprint"); err != nil {
+		return "", err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.Called + " " + e.Version, nil
 }
 
 // Adopt implements vmm.Engine.
@@ -144,6 +192,8 @@ type VMM struct {
 	console string
 	gone    chan struct{}
 
+	restored bool // rather than booted; set before anyone sees the VMM
+
 	mu         sync.Mutex
 	exit       vmm.Exit
 	guests     map[*channel.Guest]bool // sessions
@@ -160,6 +210,9 @@ func (v *VMM) Paused() bool {
 
 // Config is what the VMM was started with.
 func (v *VMM) Config() vmm.Config { return v.record.Config }
+
+// Restored says whether it was restored rather than booted.
+func (v *VMM) Restored() bool { return v.restored }
 
 // Identified is what the guest was told of itself; nil before.
 func (v *VMM) Identified() *agentv1.IdentifyRequest {
@@ -256,6 +309,13 @@ func (m *machine) refuse(feature string) error {
 	return &vmm.UnsupportedError{Engine: m.record.Engine, Feature: feature, Reason: "it is a fake"}
 }
 
-func (m *machine) Snapshot(context.Context, string) error           { return m.refuse("this") }
+// Snapshot writes down the machine's shape.
+func (m *machine) Snapshot(_ context.Context, dir string) error {
+	if err := m.host.Fail("snapshot"); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, memoryFile), []byte(shapeOf(m.record.Config)), 0o600)
+}
+
 func (m *machine) SetDrive(context.Context, int, vmm.Drive) error   { return m.refuse("this") }
 func (m *machine) SetBalloon(ctx context.Context, size int64) error { return m.refuse("this") }

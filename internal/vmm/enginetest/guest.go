@@ -96,6 +96,13 @@ func (a *agent) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agentv
 	return &agentv1.IdentifyResponse{}, nil
 }
 
+func (a *agent) Prepare(context.Context, *agentv1.PrepareRequest) (*agentv1.PrepareResponse, error) {
+	if err := a.v.host.Fail("prepare"); err != nil {
+		return nil, err
+	}
+	return &agentv1.PrepareResponse{}, nil
+}
+
 func (a *agent) Shutdown(context.Context, *agentv1.ShutdownRequest) (*agentv1.ShutdownResponse, error) {
 	if err := a.v.host.Fail("shutdown"); err != nil {
 		return nil, err
