@@ -26,6 +26,8 @@ test     xz-utils                 makes kernels and layers compressed by xz
 test     zstd                     makes layers compressed by zstd
 test     lz4                      makes kernels compressed by lz4
 test     cpio                     reads the initramfs
+test     iproute2                 lays out the hosts and routers that networks are tested with
+test     iputils-ping             asks machines over their networks
 test     strace                   injects faults
 generate protobuf-compiler        compiles the .proto files
 generate libprotobuf-dev          has the well-known types they import
