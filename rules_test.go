@@ -79,9 +79,9 @@ var mayImport = map[string]string{
 	"cri":    "machine container image store events network version",
 	// The core.
 	"container": "api/agent machine guest image store events undo diskuse",
-	"machine":   "api/agent vmm guest network rootfs store events undo diskuse template version",
+	"machine":   "api/agent vmm guest network rootfs store events undo diskuse sparse template version",
 	// Leaves never import each other or the core, but for what they are made of.
-	"vmm":      "undo",
+	"vmm":      "undo sparse",
 	"guest":    "api/agent",
 	"network":  "undo",
 	"rootfs":   "erofs",
@@ -90,11 +90,12 @@ var mayImport = map[string]string{
 	"erofs":    "",
 	"share":    "",
 	"store":    "",
-	"template": "",
+	"template": "sparse",
 	"events":   "",
 	"undo":     "",
 	"config":   "",
 	"version":  "",
+	"sparse":   "",
 	// Looks at the host through those who know it.
 	"doctor": "vmm guest network config version",
 	// The guest's side: small, so that the guest binary is.

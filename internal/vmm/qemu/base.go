@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/sparse"
 )
 
 // maxIdleBases is how many snapshots' memories are kept in memory for the next
@@ -128,7 +130,7 @@ func (e *base) fill(ctx context.Context, from *os.File, size int64) (_ *os.File,
 			f.Close()
 		}
 	}()
-	if err := copySparse(ctx, f, from, size); err != nil {
+	if err := sparse.Copy(ctx, f, from, size); err != nil {
 		return nil, err
 	}
 	if err := seal(f, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK); err != nil {

@@ -5,80 +5,17 @@ package qemu
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
 	copyChunk = 1 << 20
 	pageSize  = 4096 // of x86-64
 )
-
-// copySparse copies the first size bytes of from into the empty file to, leaving holes where
-// from has holes or pages of zeroes.
-func copySparse(ctx context.Context, to, from *os.File, size int64) error {
-	chunk := make([]byte, copyChunk)
-	for offset := int64(0); offset < size; {
-		start, err := unix.Seek(int(from.Fd()), offset, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return nil // only a hole is left
-		}
-		if err != nil {
-			return fmt.Errorf("looking for data: %w", err)
-		}
-		end, err := unix.Seek(int(from.Fd()), start, unix.SEEK_HOLE)
-		if err != nil {
-			return fmt.Errorf("looking for a hole: %w", err)
-		}
-		end = min(end, size)
-		for offset = start; offset < end; {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			b := chunk[:min(copyChunk, end-offset)]
-			if _, err := from.ReadAt(b, offset); err != nil {
-				return err
-			}
-			if err := writePages(to, b, offset); err != nil {
-				return err
-			}
-			offset += int64(len(b))
-		}
-	}
-	return nil
-}
-
-var zeroPage [pageSize]byte
-
-// writePages writes b at offset but for its pages of zeroes, in runs as long as possible.
-func writePages(to *os.File, b []byte, offset int64) error {
-	run := 0 // where the pages not yet written begin
-	flush := func(end int) error {
-		if run == end {
-			return nil
-		}
-		_, err := to.WriteAt(b[run:end], offset+int64(run))
-		return err
-	}
-	for at := 0; at < len(b); at += pageSize {
-		end := min(at+pageSize, len(b))
-		if !bytes.Equal(b[at:end], zeroPage[:end-at]) {
-			continue
-		}
-		if err := flush(at); err != nil {
-			return err
-		}
-		run = end
-	}
-	return flush(len(b))
-}
 
 // mapping is a range of a process's addresses and where in its file it begins.
 type mapping struct {

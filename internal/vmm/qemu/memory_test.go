@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/sparse"
 )
 
 // page makes a page that begins with text.
@@ -41,44 +43,6 @@ func sparseFile(t *testing.T, size int64, pages map[int64]string) *os.File {
 	return f
 }
 
-func blocks(t *testing.T, f *os.File) int64 {
-	t.Helper()
-	var s unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &s); err != nil {
-		t.Fatal(err)
-	}
-	return s.Blocks
-}
-
-func TestCopySparse(t *testing.T) {
-	t.Parallel()
-	const size = 8 << 20
-	from := sparseFile(t, size, map[int64]string{0: "first", 7: "", 8: "zeroes before", 255: "end of chunk", 256: "next", 2047: "last"})
-	to := sparseFile(t, size, nil)
-	if err := copySparse(t.Context(), to, from, size); err != nil {
-		t.Fatal(err)
-	}
-	want, got := make([]byte, size), make([]byte, size)
-	from.ReadAt(want, 0)
-	to.ReadAt(got, 0)
-	if !bytes.Equal(got, want) {
-		t.Error("the copy differs")
-	}
-	if got, want := blocks(t, to), int64(5*pageSize/512); got > want {
-		t.Errorf("the copy takes %d blocks, want %d: pages of zeroes are holes", got, want)
-	}
-	cancelled, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := copySparse(cancelled, to, from, size); !errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
-	}
-	closed := sparseFile(t, size, nil)
-	closed.Close()
-	if copySparse(t.Context(), closed, from, size) == nil || copySparse(t.Context(), to, closed, size) == nil {
-		t.Error("copying with a closed file succeeded")
-	}
-}
-
 // TestCopyPrivate plays both parts: this process maps a base privately, changes pages and copies them.
 func TestCopyPrivate(t *testing.T) {
 	t.Parallel()
@@ -105,7 +69,7 @@ func TestCopyPrivate(t *testing.T) {
 	_ = memory[300*pageSize] // read only: stays the base's
 
 	to := sparseFile(t, size, nil)
-	if err := copySparse(t.Context(), to, base, size); err != nil {
+	if err := sparse.Copy(t.Context(), to, base, size); err != nil {
 		t.Fatal(err)
 	}
 	p := &process{pid: os.Getpid()}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/micropod/micropod/internal/sparse"
 	"github.com/micropod/micropod/internal/vmm"
 )
 
@@ -149,7 +150,7 @@ func (m *machine) saveMemory(ctx context.Context, path string) error {
 	if err := to.Truncate(m.record.Config.Memory); err != nil {
 		return err
 	}
-	if err := copySparse(ctx, to, from, m.record.Config.Memory); err != nil {
+	if err := sparse.Copy(ctx, to, from, m.record.Config.Memory); err != nil {
 		return err
 	}
 	if restored {
