@@ -31,7 +31,7 @@ type Server struct {
 	// first asked: machines restored from one template would all have it.
 	identified atomic.Bool
 	ending     atomic.Bool // Shutdown has done its work
-	powerOff  sync.Once
+	powerOff   sync.Once
 }
 
 // NewServer returns a Server that knows no processes.

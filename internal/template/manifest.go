@@ -13,6 +13,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/micropod/micropod/internal/sparse"
 )
 
 const (
@@ -39,7 +41,7 @@ type manifest struct {
 type file struct {
 	Name string
 	Size int64
-	Sum  string // see sum
+	Sum  string // see sparse.Sum
 }
 
 // verified is verified.json: the files whose sums were compared, as they were then.
@@ -116,7 +118,7 @@ func sums(ctx context.Context, dir string) ([]file, error) {
 	}
 	files := make([]file, 0, len(all))
 	for _, s := range all {
-		text, err := sum(ctx, filepath.Join(dir, s.Name))
+		text, err := sparse.Sum(ctx, filepath.Join(dir, s.Name))
 		if err != nil {
 			return nil, err
 		}

@@ -1,7 +1,7 @@
 // Copyright The micropod Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package template
+package sparse
 
 import (
 	"bytes"
@@ -16,16 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	sumChunk = 1 << 20
-	page     = 4096
-)
-
-var zeroes [page]byte
-
-// sum is the SHA-256 of a file's size and of its pages of 4 KiB that are not all zero, each
+// Sum is the SHA-256 of a file's size and of its pages of 4 KiB that are not all zero, each
 // after its offset. So a file and its sparse copy have the same, and holes cost nothing.
-func sum(ctx context.Context, path string) (string, error) {
+func Sum(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -39,24 +32,24 @@ func sum(ctx context.Context, path string) (string, error) {
 	var number [8]byte
 	write := func(n int64) { binary.LittleEndian.PutUint64(number[:], uint64(n)); h.Write(number[:]) }
 	write(size)
-	chunk := make([]byte, sumChunk)
+	chunk := make([]byte, chunkSize)
 	for at := int64(0); at < size; {
 		if at, err = unix.Seek(int(f.Fd()), at, unix.SEEK_DATA); errors.Is(err, unix.ENXIO) {
 			break // only a hole is left
 		} else if err != nil {
 			return "", fmt.Errorf("looking for data in %s: %w", path, err)
 		}
-		at -= at % page
+		at -= at % pageSize
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		b := chunk[:min(sumChunk, size-at)]
+		b := chunk[:min(chunkSize, size-at)]
 		if _, err := f.ReadAt(b, at); err != nil {
 			return "", err
 		}
 		for len(b) > 0 {
-			n := min(page, len(b))
-			if !bytes.Equal(b[:n], zeroes[:n]) {
+			n := min(pageSize, len(b))
+			if !bytes.Equal(b[:n], zeroPage[:n]) {
 				write(at)
 				h.Write(b[:n])
 			}
