@@ -45,6 +45,7 @@ func (s *Service) adoptAll() error {
 	}
 	err = all.Wait()
 	s.removeStrays()
+	s.keepNetworks()
 	return err
 }
 

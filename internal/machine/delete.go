@@ -43,6 +43,7 @@ func (m *machine) delete(ctx context.Context, force bool) error {
 	if err := m.endAnyRun(ctx, rec); err != nil {
 		return err
 	}
+	m.leave() // an Unknown one's; others have left by now
 	if err := m.s.records.Delete(m.id); err != nil {
 		return err
 	}

@@ -160,6 +160,8 @@ func (m *machine) introduce(ctx context.Context, session *guest.Session) error {
 		UnixNanos: time.Now().UnixNano(),
 		Hostname:  hostname(rec.Spec),
 		MachineId: rec.MachineID,
+
+		Interfaces: m.s.Network.Joined(m.id).guestInterfaces(),
 	})
 	return err
 }

@@ -47,8 +47,10 @@ func (s *Service) newMachine(r record) *machine {
 
 func (m *machine) info() Info {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.rec.info()
+	i := m.rec.info()
+	m.mu.Unlock()
+	i.Joined = m.s.Network.Joined(m.id)
+	return i
 }
 
 func (m *machine) state() State {

@@ -86,6 +86,9 @@ func (m *machine) over(r *run, state State, reason string) {
 			m.log.Error("freeing what the engine held", "error", err)
 		}
 	}
+	if state != Unknown {
+		m.leave()
+	}
 	m.settle(state, reason, func(rec *record) {
 		if state != Unknown {
 			rec.VMM = nil

@@ -55,6 +55,8 @@ type Config struct {
 	// MakeDisk makes a machine's empty ext4 disk of size bytes at path. Required.
 	MakeDisk func(ctx context.Context, path string, size int64) error
 
+	Network Network // nil: machines have loopback only
+
 	DataDir string // required; disks are below
 	RunDir  string // required; sockets and consoles are below. May be empty after a reboot.
 
@@ -88,6 +90,9 @@ func (c *Config) validate() error {
 	}
 	if c.Events == nil {
 		c.Events = new(events.Bus)
+	}
+	if c.Network == nil {
+		c.Network = noNetwork{}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -34,6 +34,8 @@ type Spec struct {
 	ScratchBytes int64  // size of the ext4 disk in slot ScratchSlot
 
 	Hostname string // empty: the name, else the id
+
+	Network NetworkSpec
 }
 
 // The drive slots of every machine.
@@ -45,6 +47,8 @@ const (
 // Info is a machine as it is now. It is a copy; the maps must not be changed.
 type Info struct {
 	Spec // as in effect
+
+	Joined *Joined // to networks, while it runs; nil: to none. Not to be changed.
 
 	State       State
 	Reason      string // why Stopped, Error or Unknown, for people

@@ -58,7 +58,8 @@ type boot struct {
 	undo     undo.Stack
 	engine   vmm.Engine
 	template *template.Template // that it is restored from; nil: it boots
-	blank    bool               // a template is to be made of it: no drives, no identity
+	blank    bool               // a template is to be made of it: no drives, no network, no identity
+	joined   *Joined            // to networks; nil: to none
 }
 
 // step is one part of a start, which is named in its error.
@@ -80,7 +81,8 @@ func (b *boot) do(ctx context.Context) error {
 
 // bringUp restores the machine from a template or, where there is none or it does not do, boots it.
 func (b *boot) bringUp(ctx context.Context) (failed string, err error) {
-	if failed, err = carryOut(ctx, step{"finding kernel and initramfs", b.find}, step{"finding a template", b.pickTemplate}); err != nil {
+	join := step{"joining the networks", b.join}
+	if failed, err = carryOut(ctx, step{"finding kernel and initramfs", b.find}, step{"finding a template", b.pickTemplate}, join); err != nil {
 		return failed, err
 	}
 	if b.template != nil {
@@ -89,6 +91,9 @@ func (b *boot) bringUp(ctx context.Context) (failed string, err error) {
 			return failed, err
 		}
 		if failed, err = b.startOver(ctx, failed, err); err != nil {
+			return failed, err
+		}
+		if failed, err = carryOut(ctx, join); err != nil {
 			return failed, err
 		}
 	}
@@ -177,7 +182,7 @@ func (b *boot) config() vmm.Config {
 	if !b.blank {
 		drives[ImageSlot].Path, drives[ScratchSlot].Path = b.spec.Image, b.diskPath()
 	}
-	return vmm.Config{
+	c := vmm.Config{
 		ID:          b.id,
 		Dir:         b.s.runDir(b.id),
 		VCPUs:       b.spec.VCPUs,
@@ -193,6 +198,8 @@ func (b *boot) config() vmm.Config {
 		CgroupParent: cgroupParent,
 		Nested:       b.spec.Nested,
 	}
+	b.interfaces(&c)
+	return c
 }
 
 // meet waits for the first session. The VMM's end ends the wait.

@@ -39,6 +39,7 @@ func specFromWire(r *v1.CreateVMRequest) (machine.Spec, error) {
 		Image:        "", // FCControl's machines have none
 		ScratchBytes: 0,
 		Hostname:     "",
+		Network:      machine.NetworkSpec{},
 	}, nil
 }
 

@@ -83,7 +83,7 @@ func TestSpecFromWireIsWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	none := map[string]bool{"Image": true, "ScratchBytes": true, "Hostname": true} // not in the request
+	none := map[string]bool{"Image": true, "ScratchBytes": true, "Hostname": true, "Network": true} // not in the request
 	v := reflect.ValueOf(spec)
 	for i := range v.NumField() {
 		if name := v.Type().Field(i).Name; v.Field(i).IsZero() != none[name] {

@@ -11,7 +11,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// localTTL is how long an answer of the Zone may be kept, in seconds: containers come and go.
+// localTTL is how long an answer of ours may be kept, in seconds: containers come and go.
 const localTTL = 5
 
 // answer makes the bytes that answer a client's, nil for none.
@@ -77,7 +77,7 @@ func (s *Server) reply(ctx context.Context, client netip.Addr, q *dns.Msg, strea
 	case question.Qclass != dns.ClassINET, question.Qtype == dns.TypeAXFR, question.Qtype == dns.TypeIXFR:
 		return refuse(q, dns.RcodeRefused, "")
 	default:
-		if r := s.local(q, question); r != nil {
+		if r := s.local(client, q, question); r != nil {
 			return r
 		}
 	}
@@ -100,13 +100,13 @@ func refuse(q *dns.Msg, rcode int, why string) *dns.Msg {
 	return r
 }
 
-// local answers what the Zone knows; nil: it does not.
-func (s *Server) local(q *dns.Msg, question dns.Question) *dns.Msg {
+// local answers what Names knows; nil: it does not.
+func (s *Server) local(client netip.Addr, q *dns.Msg, question dns.Question) *dns.Msg {
 	name := fold(question.Name)
 	if question.Qtype == dns.TypePTR {
-		return s.localName(q, question)
+		return s.localName(client, q, question)
 	}
-	addrs, known := s.Zone.Lookup(name)
+	addrs, known := s.Names.Lookup(client, name)
 	if name == "localhost" || strings.HasSuffix(name, ".localhost") { // RFC 6761
 		addrs, known = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, true
 	}
@@ -129,12 +129,12 @@ func (s *Server) local(q *dns.Msg, question dns.Question) *dns.Msg {
 }
 
 // localName answers for addresses of the network: also that one of them has no name.
-func (s *Server) localName(q *dns.Msg, question dns.Question) *dns.Msg {
+func (s *Server) localName(client netip.Addr, q *dns.Msg, question dns.Question) *dns.Msg {
 	a, ok := reverse(question.Name)
 	if !ok || !s.serves(a) && !a.IsLoopback() {
 		return nil
 	}
-	name, known := s.Zone.Name(a)
+	name, known := s.Names.Name(client, a)
 	if a.IsLoopback() {
 		name, known = "localhost", true
 	}

@@ -4,7 +4,7 @@
 // Package dns is the name server of one network: it answers for the network's containers
 // itself, and forwards what else is asked to the host's resolvers.
 //
-// Call order: Start, then changes of the Zone from any goroutine, Close. A Server listens and
+// Call order: Start, then changes of a Zone from any goroutine, Close. A Server listens and
 // forwards in the network namespace of the thread that called Start; so resolvers on the host's
 // loopback, which machines cannot reach, serve them all the same.
 //
@@ -25,14 +25,14 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Config says what a Server serves. Addrs, Clients and Zone are required.
+// Config says what a Server serves. Addrs, Clients and Names are required.
 type Config struct {
 	Addrs   []netip.Addr   // to listen on, of the host
 	Port    uint16         // 0: 53
 	Clients []netip.Prefix // who may ask; others hear nothing
-	Zone    *Zone
+	Names   Names          // a Zone, or several as one
 
-	// Resolvers are asked what the Zone does not know, in this order. None: such names do not exist.
+	// Resolvers are asked what Names does not know, in this order. None: such names do not exist.
 	Resolvers func(client netip.Addr) []netip.AddrPort
 	// Policy may be nil: everything is allowed.
 	Policy Policy
@@ -40,7 +40,15 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Policy is asked about names that go beyond the Zone. Its methods are called concurrently. Names are in
+// Names is what containers are called. Its methods are called concurrently.
+type Names interface {
+	// Lookup gives all addresses of a name as the client may know them, and whether there is such a name.
+	Lookup(client netip.Addr, name string) (addrs []netip.Addr, known bool)
+	// Name is the first name of whoever has the address.
+	Name(client, a netip.Addr) (string, bool)
+}
+
+// Policy is asked about names that go beyond Names. Its methods are called concurrently. Names are in
 // lower case, without the final dot.
 type Policy interface {
 	// Allow says whether the client may ask for the name, and if not why, for people.

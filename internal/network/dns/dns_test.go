@@ -42,8 +42,8 @@ func start(t *testing.T, c Config) netip.AddrPort {
 	if c.Clients == nil {
 		c.Clients = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	}
-	if c.Zone == nil {
-		c.Zone = NewZone()
+	if c.Names == nil {
+		c.Names = NewZone()
 	}
 	s, err := Start(c)
 	if err != nil {
@@ -129,7 +129,7 @@ func TestZoneAnswers(t *testing.T) {
 	z.Set("2", []string{"db", "www"}, []netip.Addr{db})
 	z.Set("3", []string{"gone"}, []netip.Addr{netip.MustParseAddr("10.1.0.4")})
 	z.Remove("3")
-	at := start(t, Config{Zone: z, Clients: prefixes("127.0.0.0/8", "10.1.0.0/16", "fd00::/64")})
+	at := start(t, Config{Names: z, Clients: prefixes("127.0.0.0/8", "10.1.0.0/16", "fd00::/64")})
 	for _, test := range []struct {
 		name  string
 		kind  uint16
@@ -171,7 +171,7 @@ func TestZoneAnswers(t *testing.T) {
 	}
 	z.Remove("1")
 	z.Remove("nobody")
-	if _, known := z.Lookup("web"); known || len(z.names) != 2 || len(z.addrs) != 1 {
+	if _, known := z.Lookup(netip.Addr{}, "web"); known || len(z.names) != 2 || len(z.addrs) != 1 {
 		t.Errorf("after Remove: %v, %v", z.names, z.addrs)
 	}
 }
@@ -470,7 +470,7 @@ func TestStartFails(t *testing.T) {
 	t.Parallel()
 	at := start(t, Config{})
 	for _, addr := range []netip.Addr{at.Addr(), netip.MustParseAddr("192.0.2.1")} {
-		if _, err := Start(Config{Addrs: []netip.Addr{freshAddr(), addr}, Port: testPort, Zone: NewZone()}); err == nil || !strings.Contains(err.Error(), addr.String()) {
+		if _, err := Start(Config{Addrs: []netip.Addr{freshAddr(), addr}, Port: testPort, Names: NewZone()}); err == nil || !strings.Contains(err.Error(), addr.String()) {
 			t.Errorf("listening on %s: %v", addr, err)
 		}
 	}
@@ -515,7 +515,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	z := NewZone()
 	z.Set("1", []string{"web.example"}, []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")})
-	s := &Server{Config: Config{Zone: z, Clients: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}
+	s := &Server{Config: Config{Names: z, Clients: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}
 	f.Fuzz(func(t *testing.T, question []byte, stream bool) {
 		b := s.answer(context.Background(), netip.MustParseAddr("10.0.0.3"), question, stream)
 		if b == nil {

@@ -80,7 +80,7 @@ func extract[K comparable](m map[K][]string, key K, owner string) {
 }
 
 // Lookup gives all addresses of a name, whose first is another's each time, and whether there is such a name.
-func (z *Zone) Lookup(name string) (addrs []netip.Addr, known bool) {
+func (z *Zone) Lookup(_ netip.Addr, name string) (addrs []netip.Addr, known bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	owners := z.names[fold(name)]
@@ -95,7 +95,7 @@ func (z *Zone) Lookup(name string) (addrs []netip.Addr, known bool) {
 }
 
 // Name is the first name of whoever has the address.
-func (z *Zone) Name(a netip.Addr) (string, bool) {
+func (z *Zone) Name(_, a netip.Addr) (string, bool) {
 	z.mu.RLock()
 	defer z.mu.RUnlock()
 	for _, owner := range z.addrs[a] {
