@@ -75,6 +75,11 @@ func (e *entry) lost(ctx context.Context, err error) Exit {
 	if e.info().State == Stopping { // we did it ourselves
 		return Exit{Code: 137, Signal: 9, At: exit.At, Reason: "ended by force"}
 	}
+	if errors.Is(err, machine.ErrEnded) { // which is being recorded: then ctx ends
+		soon, cancel := context.WithTimeout(ctx, e.s.KillLimit)
+		<-soon.Done()
+		cancel()
+	}
 	info, failed := e.s.Machines.Get(e.record().MachineID)
 	if !errors.Is(context.Cause(ctx), errMachineEnded) && (failed != nil || info.StoppedAt.Before(info.StartedAt)) {
 		return exit

@@ -41,17 +41,8 @@ func newLink(m *machine, vm vmm.Machine) *link {
 
 // keep holds the link until the VMM is gone or life ends.
 func (l *link) keep(life context.Context, r *run) {
-	ctx, cancel := context.WithCancel(life)
+	ctx, cancel := r.while(life)
 	defer cancel()
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() { // ends with keep
-		select {
-		case <-r.gone:
-			cancel()
-		case <-stop:
-		}
-	}()
 	wait := redialFirst
 	for ctx.Err() == nil {
 		session, err := l.dial(ctx)
@@ -116,16 +107,11 @@ func (l *link) await(ctx context.Context, r *run) (*guest.Session, error) {
 		select {
 		case <-changed:
 		case <-r.gone:
-			return nil, fmt.Errorf("%w: %s", ErrEnded, describe(r.exit))
+			return nil, fmt.Errorf("%w: %s", ErrEnded, l.m.whyEnded(r))
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
-}
-
-func describe(e vmm.Exit) string {
-	_, reason := verdict(e)
-	return reason
 }
 
 // Session gives the connection to the agent of a running machine. After a lost

@@ -15,6 +15,7 @@ import (
 type run struct {
 	vm   vmm.Machine // nil until launched; guarded by machine.mu
 	link *link       // nil until launched; likewise
+	lost string      // why the guest was given up, when it was; likewise
 
 	// release ends the use of the template that the machine was restored from; nil: none. Guarded by machine.mu.
 	release func()
@@ -36,6 +37,7 @@ func (m *machine) watch(r *run) {
 	m.mu.Unlock()
 	m.s.work.Go(func() { m.supervise(r) })
 	m.s.work.Go(func() { l.keep(m.s.life, r) })
+	m.s.work.Go(func() { m.heed(m.s.life, r) })
 }
 
 // supervise waits for the VMM's end and, when no operation does, records it.
@@ -58,9 +60,26 @@ func (m *machine) supervise(r *run) {
 	if m.current() != r {
 		return // Start or Stop saw to it
 	}
-	state, reason := verdict(exit)
+	state, reason := m.judge(r)
 	m.over(r, state, reason)
 	m.log.Warn("machine ended by itself", "state", state, "reason", reason)
+}
+
+// judge says what the end of a run means that nobody asked for: the guest was given up, or the VMM's own verdict
+// holds. r.gone is closed.
+func (m *machine) judge(r *run) (State, string) {
+	m.mu.Lock()
+	lost := r.lost
+	m.mu.Unlock()
+	if lost != "" {
+		return Error, lost
+	}
+	return verdict(r.exit)
+}
+
+func (m *machine) whyEnded(r *run) string {
+	_, reason := m.judge(r)
+	return reason
 }
 
 // verdict says what the end of a VMM means that nobody asked for.

@@ -18,8 +18,8 @@
 // then machine.mu; machine.op before both.
 //
 // Goroutines. A machine that runs has a supervisor, which waits for its VMM's
-// end, and a link, which keeps the guest channel connected. Both end with the run
-// or with Shutdown, which waits for them.
+// end, a link, which keeps the guest channel connected, and a pulse, which notices a guest that hangs. All end
+// with the run or with Shutdown, which waits for them.
 //
 // The VMM process belongs to no goroutine: it outlives the daemon, and its
 // record (vmm.Record) is stored as soon as it runs.
@@ -80,8 +80,14 @@ type Config struct {
 	TemplateBounds template.Bounds
 	// RestoreLimit is for a restored machine's agent to be identified, then it is booted instead. 0: 20 s (of 20 at once the last takes 2 s)
 	RestoreLimit time.Duration
+	// PingEvery is how often a running machine's agent is asked for a sign of life; 0: 3 s.
+	PingEvery time.Duration
+	// SilentLimit is how long one may owe it before the machine is ended; 0: 15 s. See pulse.go.
+	SilentLimit time.Duration
 
 	BootLimit time.Duration // from the VMM's start until the agent is identified; 0: 2 minutes (20 cold boots at once on two cores take 27 s)
+
+	waited func(pid int) time.Duration // starvedFor, but in tests
 }
 
 func (c *Config) validate() error {
@@ -103,6 +109,11 @@ func (c *Config) validate() error {
 	c.HostCPUs = cmp.Or(c.HostCPUs, runtime.NumCPU())
 	c.RestoreLimit = cmp.Or(c.RestoreLimit, 20*time.Second)
 	c.BootLimit = cmp.Or(c.BootLimit, 2*time.Minute)
+	c.PingEvery = cmp.Or(c.PingEvery, 3*time.Second)
+	c.SilentLimit = cmp.Or(c.SilentLimit, 15*time.Second)
+	if c.waited == nil {
+		c.waited = starvedFor
+	}
 	if c.HostMemory == 0 {
 		var info unix.Sysinfo_t
 		if err := unix.Sysinfo(&info); err != nil {

@@ -32,8 +32,21 @@ type Host struct {
 	trouble func(step string) error
 	cleared []string // ids
 	Version string   // of all engines, as in their fingerprints
-	// Deaf guests never answer the handshake, Stubborn ones ignore Shutdown.
+	// Deaf guests never answer the handshake, Stubborn ones ignore Shutdown. Set before use, Deaf later by SetDeaf.
 	Deaf, Stubborn bool
+}
+
+// SetDeaf changes Deaf for connections made from now on.
+func (h *Host) SetDeaf(deaf bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Deaf = deaf
+}
+
+func (h *Host) isDeaf() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.Deaf
 }
 
 // NewHost makes a host on which nothing runs.
@@ -260,7 +273,7 @@ func (m *machine) GuestConn(context.Context) (net.Conn, error) {
 	default:
 	}
 	host, guest := net.Pipe()
-	if m.host.Deaf {
+	if m.host.isDeaf() {
 		go func() { <-m.gone; _ = guest.Close() }()
 		return host, nil
 	}
