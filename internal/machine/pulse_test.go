@@ -63,30 +63,35 @@ func TestSilentAgentIsNoticed(t *testing.T) {
 	}
 }
 
-// TestSlowIsNotSilent: answers that come late, a host that does not let the VMM run, a machine that does not run.
+// TestSlowIsNotSilent: answers that come late, and a host that does not let the VMM run.
 func TestSlowIsNotSilent(t *testing.T) {
 	t.Parallel()
-	began := time.Now()
-	for name, adjust := range map[string]func(*Config){
-		"starved": func(c *Config) { c.waited = func(int) time.Duration { return 2 * time.Since(began) } },
-		"late":    nil,
+	for name, test := range map[string]struct {
+		starved bool
+		steps   int64 // of silence, of which pulseSteps are the end
+	}{
+		"late":    {false, pulseSteps / 2},
+		"starved": {true, 4 * pulseSteps},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			began, looks := time.Now(), new(atomic.Int64)
 			w := newWorld(t, func(c *Config) {
 				c.PingEvery, c.SilentLimit = time.Millisecond, 300*time.Millisecond
-				if adjust != nil {
-					adjust(c)
+				c.waited = func(int) time.Duration {
+					looks.Add(1)
+					if !test.starved {
+						return 0
+					}
+					return 2 * time.Since(began)
 				}
 			})
 			i := w.start(Spec{})
-			quiet := 150 * time.Millisecond
-			if name == "starved" {
-				quiet = 900 * time.Millisecond
-			}
 			for range 2 {
-				speak := w.hush()
-				time.Sleep(quiet) // real time is what is measured
+				speak, before := w.hush(), looks.Load()
+				for looks.Load() < before+test.steps && w.get(i.ID).State == Running {
+					time.Sleep(time.Millisecond)
+				}
 				speak()
 			}
 			w.want(w.get(i.ID), Running, "")
