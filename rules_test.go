@@ -79,7 +79,7 @@ var mayImport = map[string]string{
 	"cri":    "machine container image store events network version",
 	// The core.
 	"container": "api/agent machine guest image store events undo diskuse",
-	"machine":   "api/agent vmm guest network rootfs store events undo diskuse sparse template version",
+	"machine":   "api/agent vmm guest network rootfs store events undo diskuse sparse template snapshot version",
 	// Leaves never import each other or the core, but for what they are made of.
 	"vmm":      "undo sparse",
 	"guest":    "api/agent",
@@ -90,7 +90,9 @@ var mayImport = map[string]string{
 	"erofs":    "",
 	"share":    "",
 	"store":    "",
-	"template": "sparse",
+	"template": "sealed",
+	"sealed":   "sparse",
+	"snapshot": "sealed sparse",
 	"events":   "",
 	"undo":     "",
 	"config":   "",

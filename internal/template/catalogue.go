@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/micropod/micropod/internal/sealed"
 )
 
 // Catalogue is the templates in one folder.
@@ -34,8 +36,8 @@ type entry struct {
 	Template
 	manifest manifest
 
-	check   sync.Mutex // held while the sums are compared
-	checked []stamp    // as the files were when their sums were right; guarded by check
+	check   sync.Mutex     // held while the sums are compared
+	checked []sealed.Stamp // as the files were when their sums were right; guarded by check
 }
 
 // NotFoundError: no template has this id, or several begin so.
@@ -226,7 +228,7 @@ func (c *Catalogue) letGo(e *entry) {
 func (c *Catalogue) compare(ctx context.Context, e *entry) error {
 	e.check.Lock()
 	defer e.check.Unlock()
-	now, err := stamps(e.Snapshot())
+	now, err := sealed.Stamps(e.Snapshot())
 	if err != nil {
 		return err
 	}
@@ -239,7 +241,7 @@ func (c *Catalogue) compare(ctx context.Context, e *entry) error {
 	if len(now) > 0 && slices.Equal(now, e.checked) {
 		return nil
 	}
-	files, err := sums(ctx, e.Snapshot())
+	files, err := sealed.Sums(ctx, e.Snapshot())
 	if err != nil {
 		return err
 	}
@@ -250,7 +252,7 @@ func (c *Catalogue) compare(ctx context.Context, e *entry) error {
 }
 
 // markChecked remembers, beyond the daemon's end too, how the files were.
-func (e *entry) markChecked(now []stamp, bootID string) error {
+func (e *entry) markChecked(now []sealed.Stamp, bootID string) error {
 	e.checked = now
 	return writeJSON(filepath.Join(e.dir, verifiedFile), verified{bootID, now})
 }

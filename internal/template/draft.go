@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/micropod/micropod/internal/sealed"
 )
 
 // Draft is a template being made.
@@ -45,7 +47,7 @@ func (d *Draft) Commit(ctx context.Context, n Note) (err error) {
 			err = fmt.Errorf("keeping a template: %w", err)
 		}
 	}()
-	files, err := sums(ctx, d.Snapshot())
+	files, err := sealed.Sums(ctx, d.Snapshot())
 	if err != nil {
 		return err
 	}
@@ -71,7 +73,7 @@ func (d *Draft) Commit(ctx context.Context, n Note) (err error) {
 	e := d.c.enter(dir, m, time.Now())
 	e.check.Lock()
 	defer e.check.Unlock()
-	now, err := stamps(e.Snapshot())
+	now, err := sealed.Stamps(e.Snapshot())
 	if err != nil {
 		return err
 	}
