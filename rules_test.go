@@ -92,7 +92,7 @@ var mayImport = map[string]string{
 	"store":    "",
 	"template": "sealed",
 	"sealed":   "sparse",
-	"snapshot": "sealed sparse",
+	"snapshot": "sealed diskuse sparse",
 	"events":   "",
 	"undo":     "",
 	"config":   "",

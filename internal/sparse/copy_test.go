@@ -124,3 +124,30 @@ func TestCloneLeavesNothingBehind(t *testing.T) {
 		}
 	}
 }
+
+func TestFill(t *testing.T) {
+	t.Parallel()
+	from, to := file(t, size, pages), file(t, 0, nil)
+	if n, err := Fill(t.Context(), to, from, size); err != nil || n != size {
+		t.Fatalf("Fill gave %d, %v", n, err)
+	}
+	same(t, to, from)
+	if got, want := blocks(t, to), int64(5*pageSize/512); got > want {
+		t.Errorf("the file takes %d blocks, want %d: pages of zeroes are holes", got, want)
+	}
+	if _, err := from.Seek(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Fill(t.Context(), file(t, 0, nil), from, size-1); err == nil {
+		t.Errorf("Fill took %d bytes of at most %d", n, size-1)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Fill(cancelled, to, from, size); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	from.Close()
+	if _, err := Fill(t.Context(), to, from, size); err == nil {
+		t.Error("filling from a closed file succeeded")
+	}
+}

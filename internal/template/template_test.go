@@ -238,11 +238,11 @@ func TestDraftThatFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(d.Snapshot()+"/folder", 0o700); err != nil {
+	if err := os.Symlink("/etc/passwd", d.Snapshot()+"/link"); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Commit(t.Context(), Note{}); err == nil {
-		t.Error("a snapshot with a folder was taken")
+		t.Error("a snapshot with a link was taken")
 	}
 	if d, err = c.Begin(k); err != nil {
 		t.Fatal(err)
