@@ -31,6 +31,7 @@ type containerFlags struct {
 	stopTimeout                                           int
 	storageOpts                                           []string
 	restart                                               string
+	health                                                healthFlags
 	oomScoreAdj                                           int32
 	vcpus                                                 uint32
 	kernel, engine                                        string
@@ -58,6 +59,7 @@ func (o *containerFlags) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.stopSignal, "stop-signal", "", "`signal` that asks the process to end (default: the image's, else SIGTERM)")
 	f.IntVar(&o.stopTimeout, "stop-timeout", 0, "`seconds` between the stop signal and SIGKILL (default 10)")
 	addRestart(f, &o.restart)
+	o.health.addFlags(f)
 	f.StringVar(&o.pull, "pull", "missing", "pull the image: `always|missing|never`")
 	f.StringVar(&o.platform, "platform", "", "`os/arch` of the image")
 	o.addRights(f)
@@ -124,7 +126,7 @@ func (o *containerFlags) config(f *pflag.FlagSet, args []string) (*v1.ContainerC
 		}
 	}
 	for _, step := range []func(*v1.ContainerConfig) error{
-		o.readEnv, o.readLabels, o.readMounts, o.readSecurity, o.readResources, o.readMachine, o.readRestart,
+		o.readEnv, o.readLabels, o.readMounts, o.readSecurity, o.readResources, o.readMachine, o.readRestart, o.health.read,
 	} {
 		if err := step(c); err != nil {
 			return nil, err

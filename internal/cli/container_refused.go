@@ -28,7 +28,6 @@ func addRefused(f *pflag.FlagSet) {
 		{"ip", "", network}, {"ip6", "", network}, {"mac-address", "", network}, {"network-alias", "", network}, {"link", "", network},
 		{"expose", "", network},
 		{"volume", "v", volumes}, {"mount", "", volumes}, {"volumes-from", "", volumes}, {"volume-driver", "", volumes},
-		{"health-cmd", "", "health checks are not run yet"}, {"health-interval", "", "health checks are not run yet"},
 		{"gpus", "", "a machine has no access to the host's GPUs"},
 		{"runtime", "", "every container runs in a microVM; --engine picks which monitor runs it"},
 		{"pid", "", "a machine cannot share the host's processes"},

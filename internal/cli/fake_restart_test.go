@@ -11,7 +11,7 @@ import (
 	v1 "github.com/micropod/micropod/api/micropod/v1"
 )
 
-// Update notes the policy. One of "restarting" shows the container in its back-off.
+// Update notes the policy. That of "restarting" shows the container in its back-off, that of "unhealthy" as such.
 func (d *fakeContainers) Update(_ context.Context, r *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error) {
 	c, err := d.find(r.Msg.Container)
 	if err != nil {
@@ -19,6 +19,9 @@ func (d *fakeContainers) Update(_ context.Context, r *connect.Request[v1.UpdateC
 	}
 	d.change(func() {
 		c.Config.Restart = r.Msg.Restart
+		if r.Msg.Restart.Name == "unhealthy" {
+			c.Health = &v1.Health{Status: "unhealthy", FailingStreak: 3, Log: []*v1.HealthResult{{ExitCode: 7, Output: "it fails\n"}}}
+		}
 		if r.Msg.Restart.Name == "restarting" {
 			c.State, c.Exit, c.RestartCount = v1.ContainerState_CONTAINER_STATE_RESTARTING, &v1.Exit{Code: 3}, 4
 		}

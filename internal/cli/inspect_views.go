@@ -23,6 +23,7 @@ type containerState struct {
 	Error      string
 	StartedAt  string
 	FinishedAt string
+	Health     *healthView `json:",omitempty"`
 }
 
 type containerConfig struct {
@@ -31,6 +32,7 @@ type containerConfig struct {
 	Env, Cmd, Entrypoint                               []string
 	Image                                              string
 	Labels                                             map[string]string
+	Healthcheck                                        *healthConfig `json:",omitempty"`
 }
 
 type hostConfig struct {
@@ -71,12 +73,13 @@ func containerView(c *v1.Container) any {
 		State: containerState{
 			Status: containerStateName(c.State), Running: running(c.State) || paused(c.State), Paused: paused(c.State), Restarting: c.State == v1.ContainerState_CONTAINER_STATE_RESTARTING, OOMKilled: c.Exit.GetOomKilled(), Pid: c.Pid,
 			ExitCode: c.Exit.GetCode(), Signal: c.Exit.GetSignal(), Error: firstOf(c.Error, c.Exit.GetReason()),
-			StartedAt: instant(c.StartedAt), FinishedAt: instant(c.FinishedAt),
+			StartedAt: instant(c.StartedAt), FinishedAt: instant(c.FinishedAt), Health: healthState(c.Health),
 		},
 		Config: containerConfig{
 			Hostname: config.GetHostname(), Domainname: config.GetDomainname(), User: config.GetUser(), WorkingDir: config.GetWorkingDir(),
 			StopSignal: config.GetStopSignal(), Tty: config.GetTty(), OpenStdin: config.GetStdin(), StdinOnce: config.GetStdinOnce(),
 			Env: config.GetEnv(), Cmd: config.GetCommand(), Entrypoint: config.GetEntrypoint(), Image: c.Image, Labels: config.GetLabels(),
+			Healthcheck: healthCheckView(config.GetHealth()),
 		},
 		HostConfig: hostView(config),
 	}

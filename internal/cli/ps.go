@@ -74,12 +74,12 @@ func newPs(a *app) *cobra.Command {
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "show ids and commands whole")
 	f.BoolVarP(&o.latest, "latest", "l", false, "show the newest, whatever its state")
 	f.IntVarP(&o.last, "last", "n", -1, "show the newest `n`, whatever their state")
-	f.StringArrayVarP(&o.filters, "filter", "f", nil, "show only those with `id|name|label|status|exited|ancestor=value`")
+	f.StringArrayVarP(&o.filters, "filter", "f", nil, "show only those with `id|name|label|status|exited|ancestor|health=value`")
 	return c
 }
 
 func runPs(ctx context.Context, a *app, o *psOptions) error {
-	filters, err := parseFilters(o.filters, "id", "name", "label", "status", "exited", "ancestor")
+	filters, err := parseFilters(o.filters, "id", "name", "label", "status", "exited", "ancestor", "health")
 	if err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func containerStatus(c *v1.Container, whole bool) string {
 	case v1.ContainerState_CONTAINER_STATE_CREATED:
 		return "Created"
 	case v1.ContainerState_CONTAINER_STATE_RUNNING:
-		return "Up " + units.HumanDuration(time.Since(c.StartedAt.AsTime()))
+		return "Up " + units.HumanDuration(time.Since(c.StartedAt.AsTime())) + healthWord(c.Health)
 	case v1.ContainerState_CONTAINER_STATE_PAUSED:
 		return "Up " + units.HumanDuration(time.Since(c.StartedAt.AsTime())) + " (Paused)"
 	case v1.ContainerState_CONTAINER_STATE_EXITED:
@@ -187,6 +187,7 @@ func (f filterSet) container(c *v1.Container, r containerRow) bool {
 	return f.any("id", func(v string) bool { return strings.HasPrefix(c.Id, v) }) &&
 		f.any("name", func(v string) bool { return strings.Contains(c.Name, strings.TrimPrefix(v, "/")) }) &&
 		f.any("status", func(v string) bool { return v == r.State }) &&
+		f.any("health", func(v string) bool { return v == healthName(c.Health) }) &&
 		f.any("exited", func(v string) bool { return r.State == "exited" && v == fmt.Sprint(r.exit) }) &&
 		f.any("ancestor", func(v string) bool {
 			return v == c.Image || v == c.ImageId || strings.HasPrefix(strings.TrimPrefix(c.ImageId, "sha256:"), v)

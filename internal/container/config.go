@@ -23,6 +23,7 @@ type Config struct {
 	StopWait   time.Duration // before SIGKILL; 0: 10 s
 	AutoRemove bool
 	Restart    Restart
+	Health     Health
 	VM         VM
 
 	// Auth is for a pull that Create may need; nobody keeps it.
@@ -69,6 +70,8 @@ type Info struct {
 	State     State
 	MachineID string
 	PID       uint32 // in the guest, 0 when it does not run
+
+	Health HealthState // of the current or last run; zero when it is not checked
 
 	RestartCount int // of starts by the policy since a user started it
 

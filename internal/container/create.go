@@ -78,6 +78,10 @@ func (s *Service) make(ctx context.Context, r record, progress func(image.Event)
 	defer release()
 	r.Config.Auth = nil
 	r.ImageID, r.Image = img.ID.String(), img.Config.Config
+	r.Config.Health = r.Config.Health.over(img.Health)
+	if err := r.Config.Health.check(); err != nil {
+		return nil, nil, err
+	}
 	bundle, err := r.bundle("", 0, 0)
 	if err != nil {
 		return nil, nil, err

@@ -32,6 +32,8 @@ type record struct {
 	RestartCount int           `json:",omitempty"`
 	Backoff      time.Duration `json:",omitempty"` // between the last end and the next start
 
+	Health HealthState // stored when its status changes; the log is ahead in memory
+
 	Exit  *Exit `json:",omitempty"`
 	Args  []string
 	Error string
@@ -55,5 +57,6 @@ func (r *record) info(logPath string) Info {
 		Error:     r.Error,
 
 		RestartCount: r.RestartCount,
+		Health:       r.Health,
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
@@ -170,6 +171,10 @@ func (e *entry) adoptExecs(r *run) {
 	}
 	for _, p := range state.Processes {
 		if p.ContainerId != e.id || p.ExecId == "" {
+			continue
+		}
+		if strings.HasPrefix(p.ExecId, probePrefix) {
+			e.dropProbe(r, p.ExecId)
 			continue
 		}
 		exec := r.newExec(p.ExecId, ExecConfig{Stdin: true}, true)

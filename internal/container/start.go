@@ -67,7 +67,12 @@ func (e *entry) start(ctx context.Context, again bool) error {
 		err = context.Cause(ctx)
 	}
 	if err == nil {
-		err = e.change(Running, "start", func(rec *record) { rec.PID, rec.Started, rec.Finished = pid, time.Now().UTC(), time.Time{} })
+		err = e.change(Running, "start", func(rec *record) {
+			rec.PID, rec.Started, rec.Finished, rec.Health = pid, time.Now().UTC(), time.Time{}, HealthState{}
+			if rec.Config.Health.on() {
+				rec.Health.Status = HealthStarting
+			}
+		})
 	}
 	if err != nil {
 		return e.startFailed(ctx, r, err, &u, again)

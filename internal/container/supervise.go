@@ -41,7 +41,9 @@ func (e *entry) see(r *run) {
 	if r.open {
 		go r.pumpInput(ctx, e.s.Machines)
 	}
+	stopChecks := e.startChecks(ctx, r)
 	exit, err := r.wait(ctx, e.s.Machines)
+	stopChecks()
 	if e.s.life.Err() != nil {
 		e.letGo(r)
 		return

@@ -50,6 +50,8 @@ type Image struct {
 	// Config is the image configuration; Config.RootFS.DiffIDs has one entry
 	// per layer.
 	Config ocispec.Image
+	// Health is the image's HEALTHCHECK, nil when it has none.
+	Health *Health
 	// Layers are the manifest's, lowest first.
 	Layers []ocispec.Descriptor
 	// Size is what manifest, configuration and layers take as stored, in bytes.

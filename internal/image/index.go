@@ -129,7 +129,7 @@ func describe(manifest ocispec.Descriptor, doc *document, config []byte) (Image,
 	}
 	img := Image{
 		ID: doc.Config.Digest, Digest: manifest.Digest, MediaType: manifest.MediaType,
-		Config: conf, Layers: doc.Layers, Size: manifest.Size + doc.Config.Size,
+		Config: conf, Health: parseHealth(config), Layers: doc.Layers, Size: manifest.Size + doc.Config.Size,
 	}
 	for _, l := range doc.Layers {
 		img.Size += l.Size

@@ -64,6 +64,7 @@ func configFromWire(c *v1.ContainerConfig) (container.Config, error) {
 		StopWait:   time.Duration(c.StopTimeoutSeconds) * time.Second,
 		AutoRemove: c.AutoRemove,
 		Restart:    restartFromWire(c.Restart),
+		Health:     healthFromWire(c.Health),
 		VM:         vm,
 	}, nil
 }
@@ -109,6 +110,7 @@ func configToWire(c container.Config) *v1.ContainerConfig {
 		Pull:               string(c.Pull),
 		Annotations:        c.Annotations,
 		Restart:            restartToWire(c.Restart),
+		Health:             healthCheckToWire(c.Health),
 	}
 }
 
@@ -223,6 +225,7 @@ func containerToWire(i container.Info) *v1.Container {
 		Error:      i.Error,
 
 		RestartCount: uint32(i.RestartCount),
+		Health:       healthToWire(i.Health),
 	}
 }
 

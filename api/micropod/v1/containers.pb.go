@@ -12,6 +12,7 @@ package micropodv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -145,6 +146,221 @@ func (x *RestartPolicy) GetMaxRetries() uint32 {
 	return 0
 }
 
+// HealthCheck says how to find out whether what runs in a container works. Zero values take the image's, then
+// Docker's: 30 s, 30 s, none, 5 s, 3.
+type HealthCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Test          []string               `protobuf:"bytes,1,rep,name=test,proto3" json:"test,omitempty"` // empty: the image's; "NONE"; "CMD" and words; "CMD-SHELL" and a line
+	Interval      *durationpb.Duration   `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	Timeout       *durationpb.Duration   `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	StartPeriod   *durationpb.Duration   `protobuf:"bytes,4,opt,name=start_period,json=startPeriod,proto3" json:"start_period,omitempty"`
+	StartInterval *durationpb.Duration   `protobuf:"bytes,5,opt,name=start_interval,json=startInterval,proto3" json:"start_interval,omitempty"`
+	Retries       uint32                 `protobuf:"varint,6,opt,name=retries,proto3" json:"retries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *HealthCheck) GetTest() []string {
+	if x != nil {
+		return x.Test
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetStartPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.StartPeriod
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetStartInterval() *durationpb.Duration {
+	if x != nil {
+		return x.StartInterval
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetRetries() uint32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+// Health is how a container that is checked does.
+type Health struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Status        string                 `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"` // "starting", "healthy", "unhealthy"
+	FailingStreak uint32                 `protobuf:"varint,2,opt,name=failing_streak,json=failingStreak,proto3" json:"failing_streak,omitempty"`
+	Log           []*HealthResult        `protobuf:"bytes,3,rep,name=log,proto3" json:"log,omitempty"` // the last five, the oldest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Health) Reset() {
+	*x = Health{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Health) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Health) ProtoMessage() {}
+
+func (x *Health) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Health.ProtoReflect.Descriptor instead.
+func (*Health) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Health) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Health) GetFailingStreak() uint32 {
+	if x != nil {
+		return x.FailingStreak
+	}
+	return 0
+}
+
+func (x *Health) GetLog() []*HealthResult {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+type HealthResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	End           *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	ExitCode      int32                  `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"` // 0: well; -1: could not be started, or took too long
+	Output        string                 `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"`                      // at most 4 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthResult) Reset() {
+	*x = HealthResult{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthResult) ProtoMessage() {}
+
+func (x *HealthResult) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthResult.ProtoReflect.Descriptor instead.
+func (*HealthResult) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HealthResult) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *HealthResult) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *HealthResult) GetExitCode() int32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+func (x *HealthResult) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
 type Ulimit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`  // such as "nofile"
@@ -156,7 +372,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[1]
+	mi := &file_micropod_v1_containers_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -168,7 +384,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[1]
+	mi := &file_micropod_v1_containers_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -181,7 +397,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{1}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Ulimit) GetName() string {
@@ -221,7 +437,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[2]
+	mi := &file_micropod_v1_containers_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -233,7 +449,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[2]
+	mi := &file_micropod_v1_containers_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -246,7 +462,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{2}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Resources) GetMemoryBytes() int64 {
@@ -316,7 +532,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[3]
+	mi := &file_micropod_v1_containers_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +544,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[3]
+	mi := &file_micropod_v1_containers_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +557,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{3}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Device) GetHostPath() string {
@@ -407,13 +623,14 @@ type ContainerConfig struct {
 	Pull               string                 `protobuf:"bytes,37,opt,name=pull,proto3" json:"pull,omitempty"` // "missing" (also when empty), "always", "never"
 	Annotations        map[string]string      `protobuf:"bytes,38,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Restart            *RestartPolicy         `protobuf:"bytes,50,opt,name=restart,proto3" json:"restart,omitempty"`
+	Health             *HealthCheck           `protobuf:"bytes,51,opt,name=health,proto3" json:"health,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ContainerConfig) Reset() {
 	*x = ContainerConfig{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[4]
+	mi := &file_micropod_v1_containers_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -425,7 +642,7 @@ func (x *ContainerConfig) String() string {
 func (*ContainerConfig) ProtoMessage() {}
 
 func (x *ContainerConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[4]
+	mi := &file_micropod_v1_containers_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -438,7 +655,7 @@ func (x *ContainerConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerConfig.ProtoReflect.Descriptor instead.
 func (*ContainerConfig) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{4}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ContainerConfig) GetImage() string {
@@ -714,6 +931,13 @@ func (x *ContainerConfig) GetRestart() *RestartPolicy {
 	return nil
 }
 
+func (x *ContainerConfig) GetHealth() *HealthCheck {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
 type Exit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
@@ -727,7 +951,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[5]
+	mi := &file_micropod_v1_containers_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +963,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[5]
+	mi := &file_micropod_v1_containers_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +976,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{5}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Exit) GetCode() uint32 {
@@ -808,6 +1032,7 @@ type Container struct {
 	LogPath       string                 `protobuf:"bytes,14,opt,name=log_path,json=logPath,proto3" json:"log_path,omitempty"`
 	Error         string                 `protobuf:"bytes,15,opt,name=error,proto3" json:"error,omitempty"`                                    // why it could not be started
 	Vm            *VM                    `protobuf:"bytes,16,opt,name=vm,proto3" json:"vm,omitempty"`                                          // only Get fills it
+	Health        *Health                `protobuf:"bytes,31,opt,name=health,proto3" json:"health,omitempty"`                                  // absent when it is not checked
 	RestartCount  uint32                 `protobuf:"varint,30,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"` // starts by the restart policy since a user started it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -815,7 +1040,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[6]
+	mi := &file_micropod_v1_containers_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +1052,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[6]
+	mi := &file_micropod_v1_containers_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +1065,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{6}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Container) GetId() string {
@@ -955,6 +1180,13 @@ func (x *Container) GetVm() *VM {
 	return nil
 }
 
+func (x *Container) GetHealth() *Health {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
 func (x *Container) GetRestartCount() uint32 {
 	if x != nil {
 		return x.RestartCount
@@ -972,7 +1204,7 @@ type CreateContainerRequest struct {
 
 func (x *CreateContainerRequest) Reset() {
 	*x = CreateContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[7]
+	mi := &file_micropod_v1_containers_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1216,7 @@ func (x *CreateContainerRequest) String() string {
 func (*CreateContainerRequest) ProtoMessage() {}
 
 func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[7]
+	mi := &file_micropod_v1_containers_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1229,7 @@ func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerRequest.ProtoReflect.Descriptor instead.
 func (*CreateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{7}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateContainerRequest) GetConfig() *ContainerConfig {
@@ -1028,7 +1260,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[8]
+	mi := &file_micropod_v1_containers_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1272,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[8]
+	mi := &file_micropod_v1_containers_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1285,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{8}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateContainerResponse) GetEvent() isCreateContainerResponse_Event {
@@ -1113,7 +1345,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[9]
+	mi := &file_micropod_v1_containers_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1357,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[9]
+	mi := &file_micropod_v1_containers_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1370,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{9}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartContainerRequest) GetContainer() string {
@@ -1157,7 +1389,7 @@ type StartContainerResponse struct {
 
 func (x *StartContainerResponse) Reset() {
 	*x = StartContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[10]
+	mi := &file_micropod_v1_containers_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1401,7 @@ func (x *StartContainerResponse) String() string {
 func (*StartContainerResponse) ProtoMessage() {}
 
 func (x *StartContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[10]
+	mi := &file_micropod_v1_containers_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1414,7 @@ func (x *StartContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerResponse.ProtoReflect.Descriptor instead.
 func (*StartContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{10}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartContainerResponse) GetContainer() *Container {
@@ -1203,7 +1435,7 @@ type StopContainerRequest struct {
 
 func (x *StopContainerRequest) Reset() {
 	*x = StopContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[11]
+	mi := &file_micropod_v1_containers_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1447,7 @@ func (x *StopContainerRequest) String() string {
 func (*StopContainerRequest) ProtoMessage() {}
 
 func (x *StopContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[11]
+	mi := &file_micropod_v1_containers_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1460,7 @@ func (x *StopContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopContainerRequest.ProtoReflect.Descriptor instead.
 func (*StopContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{11}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StopContainerRequest) GetContainer() string {
@@ -1261,7 +1493,7 @@ type StopContainerResponse struct {
 
 func (x *StopContainerResponse) Reset() {
 	*x = StopContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[12]
+	mi := &file_micropod_v1_containers_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1505,7 @@ func (x *StopContainerResponse) String() string {
 func (*StopContainerResponse) ProtoMessage() {}
 
 func (x *StopContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[12]
+	mi := &file_micropod_v1_containers_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1518,7 @@ func (x *StopContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopContainerResponse.ProtoReflect.Descriptor instead.
 func (*StopContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{12}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StopContainerResponse) GetContainer() *Container {
@@ -1307,7 +1539,7 @@ type RestartContainerRequest struct {
 
 func (x *RestartContainerRequest) Reset() {
 	*x = RestartContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[13]
+	mi := &file_micropod_v1_containers_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1551,7 @@ func (x *RestartContainerRequest) String() string {
 func (*RestartContainerRequest) ProtoMessage() {}
 
 func (x *RestartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[13]
+	mi := &file_micropod_v1_containers_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1564,7 @@ func (x *RestartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartContainerRequest.ProtoReflect.Descriptor instead.
 func (*RestartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{13}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RestartContainerRequest) GetContainer() string {
@@ -1365,7 +1597,7 @@ type RestartContainerResponse struct {
 
 func (x *RestartContainerResponse) Reset() {
 	*x = RestartContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[14]
+	mi := &file_micropod_v1_containers_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1609,7 @@ func (x *RestartContainerResponse) String() string {
 func (*RestartContainerResponse) ProtoMessage() {}
 
 func (x *RestartContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[14]
+	mi := &file_micropod_v1_containers_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1622,7 @@ func (x *RestartContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartContainerResponse.ProtoReflect.Descriptor instead.
 func (*RestartContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{14}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RestartContainerResponse) GetContainer() *Container {
@@ -1410,7 +1642,7 @@ type UpdateContainerRequest struct {
 
 func (x *UpdateContainerRequest) Reset() {
 	*x = UpdateContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[15]
+	mi := &file_micropod_v1_containers_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1654,7 @@ func (x *UpdateContainerRequest) String() string {
 func (*UpdateContainerRequest) ProtoMessage() {}
 
 func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[15]
+	mi := &file_micropod_v1_containers_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1667,7 @@ func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerRequest.ProtoReflect.Descriptor instead.
 func (*UpdateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{15}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateContainerRequest) GetContainer() string {
@@ -1461,7 +1693,7 @@ type UpdateContainerResponse struct {
 
 func (x *UpdateContainerResponse) Reset() {
 	*x = UpdateContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[16]
+	mi := &file_micropod_v1_containers_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1705,7 @@ func (x *UpdateContainerResponse) String() string {
 func (*UpdateContainerResponse) ProtoMessage() {}
 
 func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[16]
+	mi := &file_micropod_v1_containers_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1718,7 @@ func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerResponse.ProtoReflect.Descriptor instead.
 func (*UpdateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{16}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateContainerResponse) GetContainer() *Container {
@@ -1506,7 +1738,7 @@ type KillContainerRequest struct {
 
 func (x *KillContainerRequest) Reset() {
 	*x = KillContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[17]
+	mi := &file_micropod_v1_containers_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1750,7 @@ func (x *KillContainerRequest) String() string {
 func (*KillContainerRequest) ProtoMessage() {}
 
 func (x *KillContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[17]
+	mi := &file_micropod_v1_containers_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1763,7 @@ func (x *KillContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillContainerRequest.ProtoReflect.Descriptor instead.
 func (*KillContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{17}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *KillContainerRequest) GetContainer() string {
@@ -1556,7 +1788,7 @@ type KillContainerResponse struct {
 
 func (x *KillContainerResponse) Reset() {
 	*x = KillContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[18]
+	mi := &file_micropod_v1_containers_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1800,7 @@ func (x *KillContainerResponse) String() string {
 func (*KillContainerResponse) ProtoMessage() {}
 
 func (x *KillContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[18]
+	mi := &file_micropod_v1_containers_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1813,7 @@ func (x *KillContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillContainerResponse.ProtoReflect.Descriptor instead.
 func (*KillContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{18}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{21}
 }
 
 type PauseContainerRequest struct {
@@ -1593,7 +1825,7 @@ type PauseContainerRequest struct {
 
 func (x *PauseContainerRequest) Reset() {
 	*x = PauseContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[19]
+	mi := &file_micropod_v1_containers_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1837,7 @@ func (x *PauseContainerRequest) String() string {
 func (*PauseContainerRequest) ProtoMessage() {}
 
 func (x *PauseContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[19]
+	mi := &file_micropod_v1_containers_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1850,7 @@ func (x *PauseContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerRequest.ProtoReflect.Descriptor instead.
 func (*PauseContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{19}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PauseContainerRequest) GetContainer() string {
@@ -1637,7 +1869,7 @@ type PauseContainerResponse struct {
 
 func (x *PauseContainerResponse) Reset() {
 	*x = PauseContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[20]
+	mi := &file_micropod_v1_containers_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1649,7 +1881,7 @@ func (x *PauseContainerResponse) String() string {
 func (*PauseContainerResponse) ProtoMessage() {}
 
 func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[20]
+	mi := &file_micropod_v1_containers_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1662,7 +1894,7 @@ func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*PauseContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{20}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PauseContainerResponse) GetContainer() *Container {
@@ -1681,7 +1913,7 @@ type UnpauseContainerRequest struct {
 
 func (x *UnpauseContainerRequest) Reset() {
 	*x = UnpauseContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[21]
+	mi := &file_micropod_v1_containers_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1925,7 @@ func (x *UnpauseContainerRequest) String() string {
 func (*UnpauseContainerRequest) ProtoMessage() {}
 
 func (x *UnpauseContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[21]
+	mi := &file_micropod_v1_containers_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1938,7 @@ func (x *UnpauseContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseContainerRequest.ProtoReflect.Descriptor instead.
 func (*UnpauseContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{21}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UnpauseContainerRequest) GetContainer() string {
@@ -1725,7 +1957,7 @@ type UnpauseContainerResponse struct {
 
 func (x *UnpauseContainerResponse) Reset() {
 	*x = UnpauseContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[22]
+	mi := &file_micropod_v1_containers_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1969,7 @@ func (x *UnpauseContainerResponse) String() string {
 func (*UnpauseContainerResponse) ProtoMessage() {}
 
 func (x *UnpauseContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[22]
+	mi := &file_micropod_v1_containers_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1982,7 @@ func (x *UnpauseContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*UnpauseContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{22}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UnpauseContainerResponse) GetContainer() *Container {
@@ -1770,7 +2002,7 @@ type RemoveContainerRequest struct {
 
 func (x *RemoveContainerRequest) Reset() {
 	*x = RemoveContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	mi := &file_micropod_v1_containers_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +2014,7 @@ func (x *RemoveContainerRequest) String() string {
 func (*RemoveContainerRequest) ProtoMessage() {}
 
 func (x *RemoveContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	mi := &file_micropod_v1_containers_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +2027,7 @@ func (x *RemoveContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveContainerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{23}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RemoveContainerRequest) GetContainer() string {
@@ -1821,7 +2053,7 @@ type RemoveContainerResponse struct {
 
 func (x *RemoveContainerResponse) Reset() {
 	*x = RemoveContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[24]
+	mi := &file_micropod_v1_containers_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +2065,7 @@ func (x *RemoveContainerResponse) String() string {
 func (*RemoveContainerResponse) ProtoMessage() {}
 
 func (x *RemoveContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[24]
+	mi := &file_micropod_v1_containers_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +2078,7 @@ func (x *RemoveContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveContainerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{24}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveContainerResponse) GetId() string {
@@ -1874,7 +2106,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[25]
+	mi := &file_micropod_v1_containers_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2118,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[25]
+	mi := &file_micropod_v1_containers_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2131,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{25}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -2005,7 +2237,7 @@ type AttachOpen struct {
 
 func (x *AttachOpen) Reset() {
 	*x = AttachOpen{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[26]
+	mi := &file_micropod_v1_containers_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2249,7 @@ func (x *AttachOpen) String() string {
 func (*AttachOpen) ProtoMessage() {}
 
 func (x *AttachOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[26]
+	mi := &file_micropod_v1_containers_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2262,7 @@ func (x *AttachOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpen.ProtoReflect.Descriptor instead.
 func (*AttachOpen) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{26}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AttachOpen) GetContainer() string {
@@ -2099,7 +2331,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[27]
+	mi := &file_micropod_v1_containers_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2343,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[27]
+	mi := &file_micropod_v1_containers_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2356,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{27}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AttachAck) GetStdoutOffset() uint64 {
@@ -2151,7 +2383,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[28]
+	mi := &file_micropod_v1_containers_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2395,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[28]
+	mi := &file_micropod_v1_containers_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2408,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{28}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -2209,7 +2441,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[29]
+	mi := &file_micropod_v1_containers_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2453,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[29]
+	mi := &file_micropod_v1_containers_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2466,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{29}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -2334,7 +2566,7 @@ type InputTaken struct {
 
 func (x *InputTaken) Reset() {
 	*x = InputTaken{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[30]
+	mi := &file_micropod_v1_containers_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2578,7 @@ func (x *InputTaken) String() string {
 func (*InputTaken) ProtoMessage() {}
 
 func (x *InputTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[30]
+	mi := &file_micropod_v1_containers_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2591,7 @@ func (x *InputTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputTaken.ProtoReflect.Descriptor instead.
 func (*InputTaken) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{30}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *InputTaken) GetOffset() uint64 {
@@ -2379,7 +2611,7 @@ type AttachOpened struct {
 
 func (x *AttachOpened) Reset() {
 	*x = AttachOpened{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[31]
+	mi := &file_micropod_v1_containers_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2623,7 @@ func (x *AttachOpened) String() string {
 func (*AttachOpened) ProtoMessage() {}
 
 func (x *AttachOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[31]
+	mi := &file_micropod_v1_containers_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2636,7 @@ func (x *AttachOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpened.ProtoReflect.Descriptor instead.
 func (*AttachOpened) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{31}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AttachOpened) GetStdinOffset() uint64 {
@@ -2431,7 +2663,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[32]
+	mi := &file_micropod_v1_containers_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2675,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[32]
+	mi := &file_micropod_v1_containers_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +2688,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{32}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Chunk) GetOffset() uint64 {
@@ -2491,7 +2723,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[33]
+	mi := &file_micropod_v1_containers_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2735,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[33]
+	mi := &file_micropod_v1_containers_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2748,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{33}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ExecRequest) GetContainer() string {
@@ -2598,7 +2830,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[34]
+	mi := &file_micropod_v1_containers_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2610,7 +2842,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[34]
+	mi := &file_micropod_v1_containers_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2623,7 +2855,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{34}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExecResponse) GetExecId() string {
@@ -2643,7 +2875,7 @@ type WaitContainerRequest struct {
 
 func (x *WaitContainerRequest) Reset() {
 	*x = WaitContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[35]
+	mi := &file_micropod_v1_containers_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2887,7 @@ func (x *WaitContainerRequest) String() string {
 func (*WaitContainerRequest) ProtoMessage() {}
 
 func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[35]
+	mi := &file_micropod_v1_containers_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2900,7 @@ func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitContainerRequest.ProtoReflect.Descriptor instead.
 func (*WaitContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{35}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WaitContainerRequest) GetContainer() string {
@@ -2694,7 +2926,7 @@ type WaitContainerResponse struct {
 
 func (x *WaitContainerResponse) Reset() {
 	*x = WaitContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[36]
+	mi := &file_micropod_v1_containers_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2938,7 @@ func (x *WaitContainerResponse) String() string {
 func (*WaitContainerResponse) ProtoMessage() {}
 
 func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[36]
+	mi := &file_micropod_v1_containers_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2951,7 @@ func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitContainerResponse.ProtoReflect.Descriptor instead.
 func (*WaitContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{36}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WaitContainerResponse) GetExit() *Exit {
@@ -2738,7 +2970,7 @@ type GetContainerRequest struct {
 
 func (x *GetContainerRequest) Reset() {
 	*x = GetContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[37]
+	mi := &file_micropod_v1_containers_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +2982,7 @@ func (x *GetContainerRequest) String() string {
 func (*GetContainerRequest) ProtoMessage() {}
 
 func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[37]
+	mi := &file_micropod_v1_containers_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +2995,7 @@ func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerRequest.ProtoReflect.Descriptor instead.
 func (*GetContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{37}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetContainerRequest) GetContainer() string {
@@ -2782,7 +3014,7 @@ type GetContainerResponse struct {
 
 func (x *GetContainerResponse) Reset() {
 	*x = GetContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[38]
+	mi := &file_micropod_v1_containers_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3026,7 @@ func (x *GetContainerResponse) String() string {
 func (*GetContainerResponse) ProtoMessage() {}
 
 func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[38]
+	mi := &file_micropod_v1_containers_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3039,7 @@ func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerResponse.ProtoReflect.Descriptor instead.
 func (*GetContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{38}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetContainerResponse) GetContainer() *Container {
@@ -2827,7 +3059,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[39]
+	mi := &file_micropod_v1_containers_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +3071,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[39]
+	mi := &file_micropod_v1_containers_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +3084,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{39}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListContainersRequest) GetAll() bool {
@@ -2878,7 +3110,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[40]
+	mi := &file_micropod_v1_containers_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2890,7 +3122,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[40]
+	mi := &file_micropod_v1_containers_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2903,7 +3135,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{40}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListContainersResponse) GetContainers() []*Container {
@@ -2928,7 +3160,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[41]
+	mi := &file_micropod_v1_containers_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3172,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[41]
+	mi := &file_micropod_v1_containers_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3185,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{41}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -3016,7 +3248,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[42]
+	mi := &file_micropod_v1_containers_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3260,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[42]
+	mi := &file_micropod_v1_containers_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3273,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{42}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LogsResponse) GetTime() *timestamppb.Timestamp {
@@ -3076,7 +3308,7 @@ type ResizeTTYRequest struct {
 
 func (x *ResizeTTYRequest) Reset() {
 	*x = ResizeTTYRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[43]
+	mi := &file_micropod_v1_containers_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3088,7 +3320,7 @@ func (x *ResizeTTYRequest) String() string {
 func (*ResizeTTYRequest) ProtoMessage() {}
 
 func (x *ResizeTTYRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[43]
+	mi := &file_micropod_v1_containers_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3101,7 +3333,7 @@ func (x *ResizeTTYRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTTYRequest.ProtoReflect.Descriptor instead.
 func (*ResizeTTYRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{43}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ResizeTTYRequest) GetContainer() string {
@@ -3133,7 +3365,7 @@ type ResizeTTYResponse struct {
 
 func (x *ResizeTTYResponse) Reset() {
 	*x = ResizeTTYResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[44]
+	mi := &file_micropod_v1_containers_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3145,7 +3377,7 @@ func (x *ResizeTTYResponse) String() string {
 func (*ResizeTTYResponse) ProtoMessage() {}
 
 func (x *ResizeTTYResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[44]
+	mi := &file_micropod_v1_containers_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3158,18 +3390,34 @@ func (x *ResizeTTYResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTTYResponse.ProtoReflect.Descriptor instead.
 func (*ResizeTTYResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{44}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{47}
 }
 
 var File_micropod_v1_containers_proto protoreflect.FileDescriptor
 
 const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmicropod/v1/containers.proto\x12\vmicropod.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18micropod/v1/images.proto\x1a\x17micropod/v1/types.proto\"D\n" +
+	"\x1cmicropod/v1/containers.proto\x12\vmicropod.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18micropod/v1/images.proto\x1a\x17micropod/v1/types.proto\"D\n" +
 	"\rRestartPolicy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vmax_retries\x18\x02 \x01(\rR\n" +
-	"maxRetries\"D\n" +
+	"maxRetries\"\xa7\x02\n" +
+	"\vHealthCheck\x12\x12\n" +
+	"\x04test\x18\x01 \x03(\tR\x04test\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12<\n" +
+	"\fstart_period\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vstartPeriod\x12@\n" +
+	"\x0estart_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rstartInterval\x12\x18\n" +
+	"\aretries\x18\x06 \x01(\rR\aretries\"t\n" +
+	"\x06Health\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\tR\x06status\x12%\n" +
+	"\x0efailing_streak\x18\x02 \x01(\rR\rfailingStreak\x12+\n" +
+	"\x03log\x18\x03 \x03(\v2\x19.micropod.v1.HealthResultR\x03log\"\xa3\x01\n" +
+	"\fHealthResult\x120\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x1b\n" +
+	"\texit_code\x18\x03 \x01(\x05R\bexitCode\x12\x16\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\"D\n" +
 	"\x06Ulimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
@@ -3189,7 +3437,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06Device\x12\x1b\n" +
 	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
-	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\xdf\f\n" +
+	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\x91\r\n" +
 	"\x0fContainerConfig\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -3243,7 +3491,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x02vm\x18$ \x01(\v2\x15.micropod.v1.VMConfigR\x02vm\x12\x12\n" +
 	"\x04pull\x18% \x01(\tR\x04pull\x12O\n" +
 	"\vannotations\x18& \x03(\v2-.micropod.v1.ContainerConfig.AnnotationsEntryR\vannotations\x124\n" +
-	"\arestart\x182 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\x1a9\n" +
+	"\arestart\x182 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\x120\n" +
+	"\x06health\x183 \x01(\v2\x18.micropod.v1.HealthCheckR\x06health\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
@@ -3263,7 +3512,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\n" +
 	"oom_killed\x18\x03 \x01(\bR\toomKilled\x12*\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xd5\x04\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\x82\x05\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -3284,7 +3533,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x04args\x18\r \x03(\tR\x04args\x12\x19\n" +
 	"\blog_path\x18\x0e \x01(\tR\alogPath\x12\x14\n" +
 	"\x05error\x18\x0f \x01(\tR\x05error\x12\x1f\n" +
-	"\x02vm\x18\x10 \x01(\v2\x0f.micropod.v1.VMR\x02vm\x12#\n" +
+	"\x02vm\x18\x10 \x01(\v2\x0f.micropod.v1.VMR\x02vm\x12+\n" +
+	"\x06health\x18\x1f \x01(\v2\x13.micropod.v1.HealthR\x06health\x12#\n" +
 	"\rrestart_count\x18\x1e \x01(\rR\frestartCount\"}\n" +
 	"\x16CreateContainerRequest\x124\n" +
 	"\x06config\x18\x01 \x01(\v2\x1c.micropod.v1.ContainerConfigR\x06config\x12-\n" +
@@ -3472,148 +3722,161 @@ func file_micropod_v1_containers_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_containers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_micropod_v1_containers_proto_goTypes = []any{
 	(ContainerState)(0),              // 0: micropod.v1.ContainerState
 	(*RestartPolicy)(nil),            // 1: micropod.v1.RestartPolicy
-	(*Ulimit)(nil),                   // 2: micropod.v1.Ulimit
-	(*Resources)(nil),                // 3: micropod.v1.Resources
-	(*Device)(nil),                   // 4: micropod.v1.Device
-	(*ContainerConfig)(nil),          // 5: micropod.v1.ContainerConfig
-	(*Exit)(nil),                     // 6: micropod.v1.Exit
-	(*Container)(nil),                // 7: micropod.v1.Container
-	(*CreateContainerRequest)(nil),   // 8: micropod.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil),  // 9: micropod.v1.CreateContainerResponse
-	(*StartContainerRequest)(nil),    // 10: micropod.v1.StartContainerRequest
-	(*StartContainerResponse)(nil),   // 11: micropod.v1.StartContainerResponse
-	(*StopContainerRequest)(nil),     // 12: micropod.v1.StopContainerRequest
-	(*StopContainerResponse)(nil),    // 13: micropod.v1.StopContainerResponse
-	(*RestartContainerRequest)(nil),  // 14: micropod.v1.RestartContainerRequest
-	(*RestartContainerResponse)(nil), // 15: micropod.v1.RestartContainerResponse
-	(*UpdateContainerRequest)(nil),   // 16: micropod.v1.UpdateContainerRequest
-	(*UpdateContainerResponse)(nil),  // 17: micropod.v1.UpdateContainerResponse
-	(*KillContainerRequest)(nil),     // 18: micropod.v1.KillContainerRequest
-	(*KillContainerResponse)(nil),    // 19: micropod.v1.KillContainerResponse
-	(*PauseContainerRequest)(nil),    // 20: micropod.v1.PauseContainerRequest
-	(*PauseContainerResponse)(nil),   // 21: micropod.v1.PauseContainerResponse
-	(*UnpauseContainerRequest)(nil),  // 22: micropod.v1.UnpauseContainerRequest
-	(*UnpauseContainerResponse)(nil), // 23: micropod.v1.UnpauseContainerResponse
-	(*RemoveContainerRequest)(nil),   // 24: micropod.v1.RemoveContainerRequest
-	(*RemoveContainerResponse)(nil),  // 25: micropod.v1.RemoveContainerResponse
-	(*AttachRequest)(nil),            // 26: micropod.v1.AttachRequest
-	(*AttachOpen)(nil),               // 27: micropod.v1.AttachOpen
-	(*AttachAck)(nil),                // 28: micropod.v1.AttachAck
-	(*WindowSize)(nil),               // 29: micropod.v1.WindowSize
-	(*AttachResponse)(nil),           // 30: micropod.v1.AttachResponse
-	(*InputTaken)(nil),               // 31: micropod.v1.InputTaken
-	(*AttachOpened)(nil),             // 32: micropod.v1.AttachOpened
-	(*Chunk)(nil),                    // 33: micropod.v1.Chunk
-	(*ExecRequest)(nil),              // 34: micropod.v1.ExecRequest
-	(*ExecResponse)(nil),             // 35: micropod.v1.ExecResponse
-	(*WaitContainerRequest)(nil),     // 36: micropod.v1.WaitContainerRequest
-	(*WaitContainerResponse)(nil),    // 37: micropod.v1.WaitContainerResponse
-	(*GetContainerRequest)(nil),      // 38: micropod.v1.GetContainerRequest
-	(*GetContainerResponse)(nil),     // 39: micropod.v1.GetContainerResponse
-	(*ListContainersRequest)(nil),    // 40: micropod.v1.ListContainersRequest
-	(*ListContainersResponse)(nil),   // 41: micropod.v1.ListContainersResponse
-	(*LogsRequest)(nil),              // 42: micropod.v1.LogsRequest
-	(*LogsResponse)(nil),             // 43: micropod.v1.LogsResponse
-	(*ResizeTTYRequest)(nil),         // 44: micropod.v1.ResizeTTYRequest
-	(*ResizeTTYResponse)(nil),        // 45: micropod.v1.ResizeTTYResponse
-	nil,                              // 46: micropod.v1.ContainerConfig.LabelsEntry
-	nil,                              // 47: micropod.v1.ContainerConfig.TmpfsEntry
-	nil,                              // 48: micropod.v1.ContainerConfig.SysctlsEntry
-	nil,                              // 49: micropod.v1.ContainerConfig.AnnotationsEntry
-	nil,                              // 50: micropod.v1.ListContainersRequest.LabelsEntry
-	(*VMConfig)(nil),                 // 51: micropod.v1.VMConfig
-	(*timestamppb.Timestamp)(nil),    // 52: google.protobuf.Timestamp
-	(*VM)(nil),                       // 53: micropod.v1.VM
-	(*RegistryAuth)(nil),             // 54: micropod.v1.RegistryAuth
-	(*Progress)(nil),                 // 55: micropod.v1.Progress
+	(*HealthCheck)(nil),              // 2: micropod.v1.HealthCheck
+	(*Health)(nil),                   // 3: micropod.v1.Health
+	(*HealthResult)(nil),             // 4: micropod.v1.HealthResult
+	(*Ulimit)(nil),                   // 5: micropod.v1.Ulimit
+	(*Resources)(nil),                // 6: micropod.v1.Resources
+	(*Device)(nil),                   // 7: micropod.v1.Device
+	(*ContainerConfig)(nil),          // 8: micropod.v1.ContainerConfig
+	(*Exit)(nil),                     // 9: micropod.v1.Exit
+	(*Container)(nil),                // 10: micropod.v1.Container
+	(*CreateContainerRequest)(nil),   // 11: micropod.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil),  // 12: micropod.v1.CreateContainerResponse
+	(*StartContainerRequest)(nil),    // 13: micropod.v1.StartContainerRequest
+	(*StartContainerResponse)(nil),   // 14: micropod.v1.StartContainerResponse
+	(*StopContainerRequest)(nil),     // 15: micropod.v1.StopContainerRequest
+	(*StopContainerResponse)(nil),    // 16: micropod.v1.StopContainerResponse
+	(*RestartContainerRequest)(nil),  // 17: micropod.v1.RestartContainerRequest
+	(*RestartContainerResponse)(nil), // 18: micropod.v1.RestartContainerResponse
+	(*UpdateContainerRequest)(nil),   // 19: micropod.v1.UpdateContainerRequest
+	(*UpdateContainerResponse)(nil),  // 20: micropod.v1.UpdateContainerResponse
+	(*KillContainerRequest)(nil),     // 21: micropod.v1.KillContainerRequest
+	(*KillContainerResponse)(nil),    // 22: micropod.v1.KillContainerResponse
+	(*PauseContainerRequest)(nil),    // 23: micropod.v1.PauseContainerRequest
+	(*PauseContainerResponse)(nil),   // 24: micropod.v1.PauseContainerResponse
+	(*UnpauseContainerRequest)(nil),  // 25: micropod.v1.UnpauseContainerRequest
+	(*UnpauseContainerResponse)(nil), // 26: micropod.v1.UnpauseContainerResponse
+	(*RemoveContainerRequest)(nil),   // 27: micropod.v1.RemoveContainerRequest
+	(*RemoveContainerResponse)(nil),  // 28: micropod.v1.RemoveContainerResponse
+	(*AttachRequest)(nil),            // 29: micropod.v1.AttachRequest
+	(*AttachOpen)(nil),               // 30: micropod.v1.AttachOpen
+	(*AttachAck)(nil),                // 31: micropod.v1.AttachAck
+	(*WindowSize)(nil),               // 32: micropod.v1.WindowSize
+	(*AttachResponse)(nil),           // 33: micropod.v1.AttachResponse
+	(*InputTaken)(nil),               // 34: micropod.v1.InputTaken
+	(*AttachOpened)(nil),             // 35: micropod.v1.AttachOpened
+	(*Chunk)(nil),                    // 36: micropod.v1.Chunk
+	(*ExecRequest)(nil),              // 37: micropod.v1.ExecRequest
+	(*ExecResponse)(nil),             // 38: micropod.v1.ExecResponse
+	(*WaitContainerRequest)(nil),     // 39: micropod.v1.WaitContainerRequest
+	(*WaitContainerResponse)(nil),    // 40: micropod.v1.WaitContainerResponse
+	(*GetContainerRequest)(nil),      // 41: micropod.v1.GetContainerRequest
+	(*GetContainerResponse)(nil),     // 42: micropod.v1.GetContainerResponse
+	(*ListContainersRequest)(nil),    // 43: micropod.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),   // 44: micropod.v1.ListContainersResponse
+	(*LogsRequest)(nil),              // 45: micropod.v1.LogsRequest
+	(*LogsResponse)(nil),             // 46: micropod.v1.LogsResponse
+	(*ResizeTTYRequest)(nil),         // 47: micropod.v1.ResizeTTYRequest
+	(*ResizeTTYResponse)(nil),        // 48: micropod.v1.ResizeTTYResponse
+	nil,                              // 49: micropod.v1.ContainerConfig.LabelsEntry
+	nil,                              // 50: micropod.v1.ContainerConfig.TmpfsEntry
+	nil,                              // 51: micropod.v1.ContainerConfig.SysctlsEntry
+	nil,                              // 52: micropod.v1.ContainerConfig.AnnotationsEntry
+	nil,                              // 53: micropod.v1.ListContainersRequest.LabelsEntry
+	(*durationpb.Duration)(nil),      // 54: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 55: google.protobuf.Timestamp
+	(*VMConfig)(nil),                 // 56: micropod.v1.VMConfig
+	(*VM)(nil),                       // 57: micropod.v1.VM
+	(*RegistryAuth)(nil),             // 58: micropod.v1.RegistryAuth
+	(*Progress)(nil),                 // 59: micropod.v1.Progress
 }
 var file_micropod_v1_containers_proto_depIdxs = []int32{
-	46, // 0: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
-	47, // 1: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
-	4,  // 2: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
-	48, // 3: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
-	2,  // 4: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
-	3,  // 5: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
-	51, // 6: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
-	49, // 7: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
-	1,  // 8: micropod.v1.ContainerConfig.restart:type_name -> micropod.v1.RestartPolicy
-	52, // 9: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	5,  // 10: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
-	0,  // 11: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
-	52, // 12: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	52, // 13: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	52, // 14: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	6,  // 15: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
-	53, // 16: micropod.v1.Container.vm:type_name -> micropod.v1.VM
-	5,  // 17: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
-	54, // 18: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
-	55, // 19: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
-	7,  // 20: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
-	7,  // 21: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
-	7,  // 22: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
-	7,  // 23: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
-	1,  // 24: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
-	7,  // 25: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
-	7,  // 26: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
-	7,  // 27: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
-	27, // 28: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
-	29, // 29: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
-	28, // 30: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	32, // 31: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	33, // 32: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	33, // 33: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
-	6,  // 34: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	31, // 35: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
-	29, // 36: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	6,  // 37: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	7,  // 38: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	50, // 39: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	7,  // 40: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	52, // 41: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	52, // 42: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	52, // 43: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	29, // 44: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	8,  // 45: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	10, // 46: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	12, // 47: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	14, // 48: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	16, // 49: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
-	18, // 50: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	20, // 51: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
-	22, // 52: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
-	24, // 53: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	26, // 54: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	34, // 55: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	36, // 56: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	38, // 57: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	40, // 58: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	42, // 59: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	44, // 60: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	9,  // 61: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	11, // 62: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	13, // 63: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	15, // 64: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	17, // 65: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
-	19, // 66: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	21, // 67: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
-	23, // 68: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
-	25, // 69: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	30, // 70: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	35, // 71: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	37, // 72: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	39, // 73: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	41, // 74: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	43, // 75: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	45, // 76: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	61, // [61:77] is the sub-list for method output_type
-	45, // [45:61] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	54, // 0: micropod.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	54, // 1: micropod.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	54, // 2: micropod.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
+	54, // 3: micropod.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
+	4,  // 4: micropod.v1.Health.log:type_name -> micropod.v1.HealthResult
+	55, // 5: micropod.v1.HealthResult.start:type_name -> google.protobuf.Timestamp
+	55, // 6: micropod.v1.HealthResult.end:type_name -> google.protobuf.Timestamp
+	49, // 7: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
+	50, // 8: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
+	7,  // 9: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
+	51, // 10: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
+	5,  // 11: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
+	6,  // 12: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
+	56, // 13: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
+	52, // 14: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
+	1,  // 15: micropod.v1.ContainerConfig.restart:type_name -> micropod.v1.RestartPolicy
+	2,  // 16: micropod.v1.ContainerConfig.health:type_name -> micropod.v1.HealthCheck
+	55, // 17: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	8,  // 18: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
+	0,  // 19: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
+	55, // 20: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	55, // 21: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	55, // 22: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	9,  // 23: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
+	57, // 24: micropod.v1.Container.vm:type_name -> micropod.v1.VM
+	3,  // 25: micropod.v1.Container.health:type_name -> micropod.v1.Health
+	8,  // 26: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
+	58, // 27: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
+	59, // 28: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
+	10, // 29: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
+	10, // 30: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
+	10, // 31: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
+	10, // 32: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
+	1,  // 33: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
+	10, // 34: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
+	10, // 35: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
+	10, // 36: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
+	30, // 37: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
+	32, // 38: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
+	31, // 39: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
+	35, // 40: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	36, // 41: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	36, // 42: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	9,  // 43: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
+	34, // 44: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	32, // 45: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	9,  // 46: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	10, // 47: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	53, // 48: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	10, // 49: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	55, // 50: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	55, // 51: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	55, // 52: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	32, // 53: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	11, // 54: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	13, // 55: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	15, // 56: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	17, // 57: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	19, // 58: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
+	21, // 59: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	23, // 60: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
+	25, // 61: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
+	27, // 62: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	29, // 63: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	37, // 64: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	39, // 65: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	41, // 66: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	43, // 67: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	45, // 68: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	47, // 69: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	12, // 70: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	14, // 71: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	16, // 72: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	18, // 73: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	20, // 74: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
+	22, // 75: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	24, // 76: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
+	26, // 77: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
+	28, // 78: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	33, // 79: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	38, // 80: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	40, // 81: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	42, // 82: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	44, // 83: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	46, // 84: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	48, // 85: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	70, // [70:86] is the sub-list for method output_type
+	54, // [54:70] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }
@@ -3623,21 +3886,21 @@ func file_micropod_v1_containers_proto_init() {
 	}
 	file_micropod_v1_images_proto_init()
 	file_micropod_v1_types_proto_init()
-	file_micropod_v1_containers_proto_msgTypes[8].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[11].OneofWrappers = []any{
 		(*CreateContainerResponse_Progress)(nil),
 		(*CreateContainerResponse_Container)(nil),
 	}
-	file_micropod_v1_containers_proto_msgTypes[11].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[13].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[25].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[14].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[16].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[28].OneofWrappers = []any{
 		(*AttachRequest_Open)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_CloseStdin)(nil),
 		(*AttachRequest_Resize)(nil),
 		(*AttachRequest_Ack)(nil),
 	}
-	file_micropod_v1_containers_proto_msgTypes[26].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[29].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[29].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[32].OneofWrappers = []any{
 		(*AttachResponse_Opened)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
@@ -3650,7 +3913,7 @@ func file_micropod_v1_containers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_containers_proto_rawDesc), len(file_micropod_v1_containers_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   50,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -358,3 +358,10 @@ func (s *session) Stats(context.Context, *agentv1.StatsRequest) (*agentv1.StatsR
 func (s *session) Shutdown(context.Context, *agentv1.ShutdownRequest) (*agentv1.ShutdownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "shutdown")
 }
+
+// Count is how many processes the guest knows, ended ones too.
+func (g *Guest) Count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.processes)
+}
