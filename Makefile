@@ -44,8 +44,9 @@ demo:
 test:
 	@scripts/test.sh
 
-## check: what needs no machine: vet, staticcheck, the repository's rules, short tests (at most 2 minutes)
+## check: install what is missing; what needs no machine: vet, staticcheck, the repository's rules, short tests (at most 2 minutes)
 check: lint
+	@scripts/install-deps.sh run test
 	$(GO) test -p 2 -short ./...
 
 ## lint: go vet, staticcheck and gofmt
@@ -60,6 +61,7 @@ generate:
 
 ## bench: measure beside peers in the same run; prints a table and writes bench.json
 bench: build
+	@scripts/install-deps.sh run bench
 	$(GO) run ./test/bench -out bench.json
 
 ## soak: the tests that take longer than `make test` may

@@ -2,7 +2,7 @@
 # Copyright The micropod Authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# install-deps.sh [run] [demo] [test] [generate]: installs the Debian packages of these sets that are missing, and
+# install-deps.sh [run] [demo] [test] [bench] [generate]: installs the Debian packages of these sets that are missing, and
 # only those; checks that Go is new enough. Without arguments: run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,6 +29,16 @@ test     cpio                     reads the initramfs
 test     iproute2                 lays out the hosts and routers that networks are tested with
 test     iputils-ping             asks machines over their networks
 test     strace                   injects faults
+bench    busybox-static           is in the images measured
+bench    skopeo                   makes archives, pushes to the registry
+bench    docker-registry          is the registry pulled from
+bench    zstd                     is measured beside ours
+bench    umoci                    is measured beside ours
+bench    erofs-utils              is measured beside ours
+bench    podman                   is measured beside ours
+bench    containerd               is measured beside ours
+bench    crun                     is measured beside ours
+bench    runc                     is measured beside ours
 generate protobuf-compiler        compiles the .proto files
 generate libprotobuf-dev          has the well-known types they import
 '
@@ -65,10 +75,27 @@ install_packages() { # SET...
     fi
     # shellcheck disable=SC2086 # words are wanted
     apt-get install -q=2 -y --no-install-recommends $names >&2
-    # The tests start registries of their own; a service on port 5000 is nobody's wish.
-    if grep -qx docker-registry <<<"$names" && [ -d /run/systemd/system ]; then
-        systemctl disable --now docker-registry >&2
+    if [ -d /run/systemd/system ]; then
+        disable_services "$names"
     fi
+}
+
+# Tests and measurements start registries and daemons of their own; services that come with packages
+# installed for them alone are nobody's wish.
+disable_services() { # NAMES, one a line
+    local package unit
+    while read -r package unit; do
+        if grep -qx "$package" <<<"$1"; then
+            systemctl disable --now "$unit" >&2
+        fi
+    done <<'UNITS'
+docker-registry docker-registry.service
+containerd containerd.service
+podman podman.socket
+podman podman.service
+podman podman-restart.service
+podman podman-auto-update.timer
+UNITS
 }
 
 check_go() {

@@ -5,7 +5,6 @@ package rootfs
 
 import (
 	"archive/tar"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -181,24 +180,5 @@ func TestReplacedDataAreGone(t *testing.T) {
 	var st unix.Stat_t
 	if err := unix.Stat(image, &st); err != nil || st.Blocks*512 > 300_000 {
 		t.Errorf("the image takes %d bytes of storage, %v; want less than the removed file", st.Blocks*512, err)
-	}
-}
-
-// The most layers that overlay-based engines know, and many entries.
-func TestManyLayersAndEntries(t *testing.T) {
-	t.Parallel()
-	random := rand.New(rand.NewPCG(1, 2))
-	var tars [][]byte
-	const perLayer = 800
-	for range 127 {
-		items := []item{root()}
-		for range perLayer {
-			items = append(items, reg(strings.Repeat(string(rune('a'+random.IntN(20)))+"/", 1+random.IntN(4))+string(rune('A'+random.IntN(26)))+string(rune('A'+random.IntN(26))), "content"))
-		}
-		tars = append(tars, makeTar(t, items...))
-	}
-	_, result := convert(t, store(t, tars...))
-	if result.Entries < 20_000 || result.Entries > 127*(perLayer+80) {
-		t.Errorf("got %d entries", result.Entries)
 	}
 }

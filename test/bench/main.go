@@ -5,8 +5,8 @@
 // run, since absolute times depend on the machine and on what else it does.
 //
 // It prints a table and writes the same as JSON (-out). It needs root, the
-// binaries of "make build", and takes as peers those of podman, crun and runc that are
-// installed. A limit that is not kept is marked; the exit code stays 0 unless
+// binaries of "make build", and takes as peers those of podman, containerd, crun, runc and
+// umoci that are installed, with folders and mounts of their own. A limit that is not kept is marked; the exit code stays 0 unless
 // -strict is given.
 package main
 
@@ -34,6 +34,10 @@ func main() {
 	long := flag.Bool("long", false, "measure also what takes minutes: images of 3 GB")
 	strict := flag.Bool("strict", false, "fail when a limit is not kept")
 	flag.Parse()
+	if err := isolateMounts(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	missed, err := bench(ctx, options{bin: *bin, runs: *runs, only: *only, out: *out, long: *long})
