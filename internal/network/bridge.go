@@ -39,7 +39,10 @@ func (h *Host) CreateNetwork(r NetworkRequest) (_ Network, err error) {
 		n.MTU = h.uplinkMTU()
 	}
 	if err := h.ensure(n); err != nil {
-		return Network{}, errors.Join(err, h.removeNetwork(n))
+		return Network{}, errors.Join(err, h.removeLink(n.Bridge))
+	}
+	if err := h.admit(func(t *table) elements { return t.ofNetwork(n) }); err != nil {
+		return Network{}, errors.Join(fmt.Errorf("rules of network %s: %w", n.Name, err), h.removeNetwork(n))
 	}
 	return n, nil
 }
@@ -96,15 +99,12 @@ func (h *Host) bridgeName(id string) string {
 	}
 }
 
-// ensure makes what is missing of a network on the host, and notes it.
+// ensure makes what is missing of a network on the host but its rules, and notes it.
 func (h *Host) ensure(n Network) error {
 	s := newSpace(n)
 	var err error
 	if s.index, err = h.ensureBridge(n); err != nil {
 		return fmt.Errorf("bridge %s of network %s: %w", n.Bridge, n.Name, err)
-	}
-	if err := h.admitNetwork(n); err != nil {
-		return fmt.Errorf("rules of network %s: %w", n.Name, err)
 	}
 	if !n.Internal {
 		if err := h.forward(); err != nil {
@@ -112,8 +112,8 @@ func (h *Host) ensure(n Network) error {
 		}
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.networks[n.ID] = s
+	h.mu.Unlock()
 	return nil
 }
 
@@ -212,7 +212,10 @@ func (h *Host) addAddress(l netlink.Link, s Subnet) error {
 
 // removeNetwork takes a network off the host, whatever there is of it.
 func (h *Host) removeNetwork(n Network) error {
-	return errors.Join(h.expelNetwork(n), h.removeLink(n.Bridge))
+	h.mu.Lock()
+	delete(h.networks, n.ID)
+	h.mu.Unlock()
+	return errors.Join(h.removeLink(n.Bridge), h.expel(func(t *table) elements { return t.ofNetwork(n) }))
 }
 
 // uplinkMTU is that of the device of the host's default route, or Ethernet's.

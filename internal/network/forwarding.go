@@ -46,8 +46,12 @@ func (h *Host) forward() error {
 		if err != nil || len(changes) == 0 {
 			return err
 		}
-		// On record before anything is changed, or after a crash nobody could take it back.
+		// On record before anything is changed, or after a crash nobody could take it back; in the
+		// table too, or the host would be open for a moment.
 		if err := h.writeSettings(s); err != nil {
+			return err
+		}
+		if err := h.writeTableLocked(); err != nil {
 			return err
 		}
 		for _, c := range changes {

@@ -151,10 +151,11 @@ func neighbour(kind, length byte) rule {
 }
 
 // downward are the rules for what goes to the machine: what is for it or for many. Others'
-// frames, which a bridge may flood, are not its business.
+// frames, which a bridge may flood, are not its business, nor are its own to many.
 func (g *guard) downward(tap int) []ruleLine {
 	return g.lines(g.ether, tap,
 		line{fieldIn(link, ethDst, g.macs), true},
+		line{when(fieldIn(link, ethSrc, g.macs), drop), false},
 		line{bits(link, ethDst, 1), true},
 	)
 }

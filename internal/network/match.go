@@ -129,6 +129,9 @@ var toInterface = rule{
 	equals(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)),
 }
 
+// loopback6 is ::1.
+var loopback6 = netip.IPv6Loopback().AsSlice()
+
 func verdict(k expr.VerdictKind) rule { return rule{&expr.Verdict{Kind: k}} }
 
 var (
@@ -164,4 +167,29 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	}
 	a, _ := netip.AddrFromSlice(b)
 	return a
+}
+
+// Registers of 4 bytes, of which the first ones (of 16) consist too
+// (linux/netfilter/nf_tables.h, enum nft_registers).
+const reg32 = unix.NFT_REG32_00
+
+// translate sends the connection on to what the map has for its destination: with byAddr
+// address, protocol and port are the key, else the latter two. addrLen is in bytes.
+func translate(m *nftables.Set, addr, addrLen uint32, byAddr bool) rule {
+	var r rule
+	next := uint32(reg32)
+	if byAddr {
+		r = append(r, &expr.Payload{DestRegister: next, Base: network, Offset: addr, Len: addrLen})
+		next += addrLen / 4
+	}
+	family := uint32(unix.NFPROTO_IPV4)
+	if addrLen == 16 {
+		family = unix.NFPROTO_IPV6
+	}
+	return append(r,
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: next},
+		&expr.Payload{DestRegister: next + 1, Base: transport, Offset: portDst, Len: 2},
+		&expr.Lookup{SourceRegister: reg32, DestRegister: reg32, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: reg32, RegProtoMin: reg32 + addrLen/4, Specified: true},
+	)
 }

@@ -51,6 +51,9 @@ type Config struct {
 	// NICs is how many interfaces each slot has, used or not: none can be added to a
 	// running machine. 0 means 1, at most MaxNICs.
 	NICs int
+	// Proxy is the command that runs portproxy.Main with further arguments: it holds published
+	// ports and outlives the daemon. Without it no port can be published.
+	Proxy []string
 	// Log gets what went wrong off the callers' paths; nil discards it.
 	Log *slog.Logger
 }

@@ -25,10 +25,7 @@ func (h *Host) restore(networks []Network, slots []Slot) (gone []Slot, err error
 		}
 		known[s.ID] = true
 	}
-	if err := h.sweep(networks, known); err != nil {
-		return nil, err
-	}
-	if err := h.makeTable(); err != nil {
+	if err := errors.Join(h.sweep(networks, known), h.sweepProxies(slots)); err != nil {
 		return nil, err
 	}
 	for _, n := range networks {
@@ -41,7 +38,8 @@ func (h *Host) restore(networks []Network, slots []Slot) (gone []Slot, err error
 			h.note(s)
 		}
 	}
-	return gone, nil
+	h.republish()
+	return gone, h.writeTable()
 }
 
 // isThere says whether a slot outlived the daemon: not if the host was booted since.
@@ -114,5 +112,5 @@ func (h *Host) Prune() error {
 	clear(h.networks)
 	clear(h.slots)
 	h.mu.Unlock()
-	return errors.Join(h.sweep(nil, nil), h.removeTable(), h.restoreSettings())
+	return errors.Join(h.sweep(nil, nil), h.sweepProxies(nil), h.removeTable(), h.restoreSettings())
 }

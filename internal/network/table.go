@@ -6,12 +6,12 @@ package network
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,6 +28,15 @@ type table struct {
 
 	metadata4, metadata6 *nftables.Set // where clouds tell secrets
 	trusted4, trusted6   *nftables.Set // addresses of machines that may ask there
+
+	// Devices between which nothing was forwarded before we switched forwarding on.
+	uplinks4, uplinks6 *nftables.Set
+
+	// Published ports: (address,) protocol, port to address and port.
+	ports4, ports6         *nftables.Set // on all of the host's addresses
+	addrPorts4, addrPorts6 *nftables.Set // on one of them
+
+	sets []*nftables.Set // all of these
 }
 
 // Where clouds serve metadata and credentials: AWS, GCP, Azure, Oracle and most others at the
@@ -44,61 +53,192 @@ var (
 	}
 )
 
-var namePair = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
+var (
+	namePair  = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
+	portKey   = nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
+	addrKey4  = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)
+	addrKey6  = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService)
+	endpoint4 = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+	endpoint6 = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService)
+)
 
+func (h *Host) tableName() string { return "micropod-" + h.tag }
+
+// table describes the table; makes nothing.
 func (h *Host) table() *table {
-	t := &table{Table: &nftables.Table{Family: nftables.TableFamilyINet, Name: "micropod-" + h.tag}}
-	id := uint32(0)
-	set := func(name string, key nftables.SetDatatype) *nftables.Set {
-		id++
-		return &nftables.Set{Table: t.Table, ID: id, Name: name, KeyType: key}
-	}
-	prefixes := func(name string, key nftables.SetDatatype) *nftables.Set {
-		s := set(name, key)
-		s.Interval = true
-		return s
-	}
-	t.bridges = set("bridges", nftables.TypeIFName)
-	t.internal = set("internal", nftables.TypeIFName)
-	// Without it nft(8) shows names backwards.
-	t.bridges.KeyByteOrder, t.internal.KeyByteOrder = binaryutil.NativeEndian, binaryutil.NativeEndian
-	t.pairs = set("pairs", namePair)
-	t.pairs.Concatenation = true
-	t.out4, t.out6 = prefixes("out4", nftables.TypeIPAddr), prefixes("out6", nftables.TypeIP6Addr)
-	t.metadata4, t.metadata6 = prefixes("metadata4", nftables.TypeIPAddr), prefixes("metadata6", nftables.TypeIP6Addr)
-	t.trusted4, t.trusted6 = set("trusted4", nftables.TypeIPAddr), set("trusted6", nftables.TypeIP6Addr)
+	t := &table{Table: &nftables.Table{Family: nftables.TableFamilyINet, Name: h.tableName()}}
+	// Without an order nft(8) shows names backwards.
+	t.bridges = t.set(nftables.Set{Name: "bridges", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian})
+	t.internal = t.set(nftables.Set{Name: "internal", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian})
+	t.uplinks4 = t.set(nftables.Set{Name: "uplinks4", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian})
+	t.uplinks6 = t.set(nftables.Set{Name: "uplinks6", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian})
+	t.pairs = t.set(nftables.Set{Name: "pairs", KeyType: namePair, Concatenation: true})
+	t.out4 = t.set(nftables.Set{Name: "out4", KeyType: nftables.TypeIPAddr, Interval: true})
+	t.out6 = t.set(nftables.Set{Name: "out6", KeyType: nftables.TypeIP6Addr, Interval: true})
+	t.metadata4 = t.set(nftables.Set{Name: "metadata4", KeyType: nftables.TypeIPAddr, Interval: true})
+	t.metadata6 = t.set(nftables.Set{Name: "metadata6", KeyType: nftables.TypeIP6Addr, Interval: true})
+	t.trusted4 = t.set(nftables.Set{Name: "trusted4", KeyType: nftables.TypeIPAddr})
+	t.trusted6 = t.set(nftables.Set{Name: "trusted6", KeyType: nftables.TypeIP6Addr})
+	t.ports4 = t.set(nftables.Set{Name: "ports4", IsMap: true, Concatenation: true, KeyType: portKey, DataType: endpoint4})
+	t.ports6 = t.set(nftables.Set{Name: "ports6", IsMap: true, Concatenation: true, KeyType: portKey, DataType: endpoint6})
+	t.addrPorts4 = t.set(nftables.Set{Name: "address-ports4", IsMap: true, Concatenation: true, KeyType: addrKey4, DataType: endpoint4})
+	t.addrPorts6 = t.set(nftables.Set{Name: "address-ports6", IsMap: true, Concatenation: true, KeyType: addrKey6, DataType: endpoint6})
 	return t
 }
 
-// makeTable writes the table anew, without what networks and slots put in.
-func (h *Host) makeTable() error {
+func (t *table) set(s nftables.Set) *nftables.Set {
+	s.Table, s.ID = t.Table, uint32(len(t.sets)+1)
+	t.sets = append(t.sets, &s)
+	return &s
+}
+
+// elements are contents of sets.
+type elements map[*nftables.Set][]nftables.SetElement
+
+func (e elements) add(other elements) {
+	for set, list := range other {
+		e[set] = append(e[set], list...)
+	}
+}
+
+// contents is all that the table holds: of networks and slots that are noted.
+func (h *Host) contents(t *table) (elements, error) {
+	e := elements{}
+	for _, p := range metadata4 {
+		e[t.metadata4] = append(e[t.metadata4], interval(p)...)
+	}
+	for _, p := range metadata6 {
+		e[t.metadata6] = append(e[t.metadata6], interval(p)...)
+	}
+	settings, err := h.readSettings()
+	if err != nil {
+		return nil, err
+	}
+	e.add(t.ofUplinks(settings))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.networks {
+		e.add(t.ofNetwork(s.Network))
+	}
+	for _, s := range h.slots {
+		e.add(t.ofSlot(s))
+	}
+	return e, nil
+}
+
+// ofNetwork is what a network puts into the table.
+func (t *table) ofNetwork(n Network) elements {
+	name := ifname(n.Bridge)
+	e := elements{t.bridges: {{Key: name}}, t.pairs: {{Key: slices.Concat(name, name)}}}
+	if n.Internal {
+		e[t.internal] = []nftables.SetElement{{Key: name}}
+		return e
+	}
+	for _, s := range n.Subnets {
+		if s.Prefix.Addr().Is4() {
+			e[t.out4] = interval(s.Prefix)
+		} else {
+			e[t.out6] = interval(s.Prefix)
+		}
+	}
+	return e
+}
+
+// ofUplinks holds back what forwarding would let through that it did not before.
+func (t *table) ofUplinks(s *hostSettings) elements {
+	e := elements{}
+	for _, l := range s.Uplinks4 {
+		e[t.uplinks4] = append(e[t.uplinks4], nftables.SetElement{Key: ifname(l)})
+	}
+	for _, l := range s.Uplinks6 {
+		e[t.uplinks6] = append(e[t.uplinks6], nftables.SetElement{Key: ifname(l)})
+	}
+	return e
+}
+
+// ofSlot is what a machine's place puts into the table.
+func (t *table) ofSlot(s *Slot) elements {
+	e := elements{}
+	for _, i := range s.Interfaces {
+		e.add(t.ofInterface(i))
+	}
+	e.add(t.ofPorts(s))
+	return e
+}
+
+func (t *table) ofInterface(i Interface) elements {
+	e := elements{}
+	if !i.AllowMetadata {
+		return e
+	}
+	for _, p := range i.Addrs {
+		set := t.trusted6
+		if p.Addr().Is4() {
+			set = t.trusted4
+		}
+		e[set] = append(e[set], nftables.SetElement{Key: p.Addr().AsSlice()})
+	}
+	return e
+}
+
+// writeTable writes the table anew in one transaction, so that there is no moment without.
+func (h *Host) writeTable() error {
 	h.tableMu.Lock()
 	defer h.tableMu.Unlock()
+	return h.writeTableLocked()
+}
+
+func (h *Host) writeTableLocked() error {
 	t := h.table()
+	contents, err := h.contents(t)
+	if err != nil {
+		return err
+	}
 	h.nft.AddTable(t.Table) // or deleting it would be an error
 	h.nft.DelTable(t.Table)
 	h.nft.AddTable(t.Table)
-	for _, s := range []*nftables.Set{t.bridges, t.internal, t.pairs, t.out4, t.out6, t.trusted4, t.trusted6} {
+	for _, s := range t.sets {
 		if err := h.nft.AddSet(s, nil); err != nil {
 			return err
 		}
-	}
-	for s, prefixes := range map[*nftables.Set][]netip.Prefix{t.metadata4: metadata4, t.metadata6: metadata6} {
-		var elements []nftables.SetElement
-		for _, p := range prefixes {
-			elements = append(elements, interval(p)...)
-		}
-		if err := h.nft.AddSet(s, elements); err != nil {
-			return err
+		for part := range slices.Chunk(contents[s], maxElements) {
+			if err := h.nft.SetAddElements(s, part); err != nil {
+				return err
+			}
 		}
 	}
-	for _, add := range []func(*table){h.addRefusal, h.addEarly, h.addForward, h.addInput, h.addPostrouting} {
-		add(t)
-	}
+	h.addRules(t)
 	if err := h.nft.Flush(); err != nil {
 		return fmt.Errorf("making nftables table %s: %w", t.Name, err)
 	}
 	return nil
+}
+
+// maxElements keeps one message's list of elements below 64 KiB, the longest attribute.
+const maxElements = 500
+
+// admit and expel change what the table holds, in one transaction. Where the table is not as
+// it should be (somebody flushed it), it is written anew from what is noted; so note first.
+func (h *Host) admit(e func(*table) elements) error { return h.change(e, h.nft.SetAddElements) }
+func (h *Host) expel(e func(*table) elements) error { return h.change(e, h.nft.SetDeleteElements) }
+
+func (h *Host) change(e func(*table) elements, change func(*nftables.Set, []nftables.SetElement) error) error {
+	h.tableMu.Lock()
+	defer h.tableMu.Unlock()
+	all := e(h.table())
+	// In the order of their names, so that transactions can be compared.
+	for _, set := range slices.SortedFunc(maps.Keys(all), func(a, b *nftables.Set) int { return int(a.ID) - int(b.ID) }) {
+		for part := range slices.Chunk(all[set], maxElements) {
+			if err := change(set, part); err != nil {
+				return err
+			}
+		}
+	}
+	err := h.nft.Flush()
+	if errors.Is(err, unix.ENOENT) {
+		return h.writeTableLocked()
+	}
+	return err
 }
 
 // removeTable takes the table off the host, if it is there.
@@ -108,127 +248,5 @@ func (h *Host) removeTable() error {
 	t := h.table()
 	h.nft.AddTable(t.Table)
 	h.nft.DelTable(t.Table)
-	return h.nft.Flush()
-}
-
-const refuseChain = "refuse"
-
-// chain adds a base chain with rules.
-func (h *Host) chain(t *table, name string, hook *nftables.ChainHook, priority nftables.ChainPriority, kind nftables.ChainType, rules ...rule) {
-	c := h.nft.AddChain(&nftables.Chain{Name: name, Table: t.Table, Hooknum: hook, Priority: &priority, Type: kind})
-	h.rules(t, c, rules...)
-}
-
-func (h *Host) rules(t *table, c *nftables.Chain, rules ...rule) {
-	for _, r := range rules {
-		h.nft.AddRule(&nftables.Rule{Table: t.Table, Chain: c, Exprs: r})
-	}
-}
-
-// addRefusal is how machines hear that something is not allowed: at once.
-func (h *Host) addRefusal(t *table) {
-	c := h.nft.AddChain(&nftables.Chain{Name: refuseChain, Table: t.Table})
-	h.rules(t, c,
-		when(protocol(unix.IPPROTO_TCP), rule{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}),
-		rule{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}},
-	)
-}
-
-var refuse = rule{&expr.Verdict{Kind: expr.VerdictGoto, Chain: refuseChain}}
-
-// addEarly keeps machines from the host's loopback addresses, which route_localnet
-// would let them reach.
-func (h *Host) addEarly(t *table) {
-	h.chain(t, "early", nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, nftables.ChainTypeFilter,
-		when(inputIn(t.bridges), isIPv4, field(network, ip4Dst, 127), drop),
-		when(inputIn(t.bridges), isIPv4, field(network, ip4Src, 127), drop),
-	)
-}
-
-// addForward decides on what goes through the host from or to a machine.
-func (h *Host) addForward(t *table) {
-	h.chain(t, "forward", nftables.ChainHookForward, *nftables.ChainPriorityFilter-1, nftables.ChainTypeFilter,
-		when(inputNotIn(t.bridges), outputNotIn(t.bridges), accept), // not ours
-		when(betweenIn(t.pairs), accept),
-		when(connection(expr.CtStateBitINVALID), drop),
-		when(connection(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept),
-		when(inputIn(t.bridges), outputIn(t.bridges), refuse),
-		when(inputNotIn(t.bridges), translated, accept), // a published port
-		when(inputNotIn(t.bridges), refuse),
-		when(inputIn(t.internal), refuse),
-		when(isIPv4, fieldIn(network, ip4Dst, t.metadata4), fieldNotIn(network, ip4Src, t.trusted4), refuse),
-		when(isIPv6, fieldIn(network, ip6Dst, t.metadata6), fieldNotIn(network, ip6Src, t.trusted6), refuse),
-	)
-}
-
-// ICMP that the host answers to machines (RFC 792, 4443).
-const (
-	icmpEcho  = 8
-	icmp6Echo = 128
-	dnsPort   = 53
-)
-
-// addInput keeps machines from the host itself: names and pings at the gateway aside.
-func (h *Host) addInput(t *table) {
-	h.chain(t, "input", nftables.ChainHookInput, *nftables.ChainPriorityFilter-1, nftables.ChainTypeFilter,
-		when(inputNotIn(t.bridges), accept),
-		when(connection(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept),
-		when(protocol(unix.IPPROTO_ICMPV6), field(transport, icmpType, icmp6NeighbourSolicit), accept),
-		when(protocol(unix.IPPROTO_ICMPV6), field(transport, icmpType, icmp6NeighbourAdvert), accept),
-		when(protocol(unix.IPPROTO_ICMPV6), toInterface, field(transport, icmpType, icmp6Echo), accept),
-		when(protocol(unix.IPPROTO_ICMP), toInterface, field(transport, icmpType, icmpEcho), accept),
-		when(protocol(unix.IPPROTO_UDP), toInterface, field(transport, portDst, port(dnsPort)...), accept),
-		when(protocol(unix.IPPROTO_TCP), toInterface, field(transport, portDst, port(dnsPort)...), accept),
-		refuse,
-	)
-}
-
-// addPostrouting gives machines the host's address on their way out.
-func (h *Host) addPostrouting(t *table) {
-	masquerade := rule{&expr.Masq{}}
-	h.chain(t, "postrouting", nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource, nftables.ChainTypeNAT,
-		when(isIPv4, fieldIn(network, ip4Src, t.out4), outputNotIn(t.bridges), masquerade),
-		when(isIPv6, fieldIn(network, ip6Src, t.out6), outputNotIn(t.bridges), masquerade),
-	)
-}
-
-// admitNetwork puts a network into the table.
-func (h *Host) admitNetwork(n Network) error {
-	return h.changeNetwork(n, h.nft.SetAddElements)
-}
-
-// expelNetwork takes it out again.
-func (h *Host) expelNetwork(n Network) error {
-	err := h.changeNetwork(n, h.nft.SetDeleteElements)
-	if errors.Is(err, unix.ENOENT) {
-		return nil // it was not in, or only half
-	}
-	return err
-}
-
-func (h *Host) changeNetwork(n Network, change func(*nftables.Set, []nftables.SetElement) error) error {
-	h.tableMu.Lock()
-	defer h.tableMu.Unlock()
-	t, name := h.table(), ifname(n.Bridge)
-	sets := map[*nftables.Set][]nftables.SetElement{
-		t.bridges: {{Key: name}},
-		t.pairs:   {{Key: slices.Concat(name, name)}},
-	}
-	if n.Internal {
-		sets[t.internal] = []nftables.SetElement{{Key: name}}
-	} else {
-		for _, s := range n.Subnets {
-			set := t.out6
-			if s.Prefix.Addr().Is4() {
-				set = t.out4
-			}
-			sets[set] = append(sets[set], interval(s.Prefix)...)
-		}
-	}
-	for set, elements := range sets {
-		if err := change(set, elements); err != nil {
-			return err
-		}
-	}
 	return h.nft.Flush()
 }

@@ -120,9 +120,13 @@ func (h *Host) join(made *slot, s *Slot, bridges []int, r SlotRequest) error {
 	return errors.Join(made.guards.CloseLasting(), made.ns.Close())
 }
 
-// plug puts a port on a bridge and sets it up.
+// plug puts a port on a bridge and sets it up. Where br_netfilter is loaded, a machine that
+// asks for a port which it publishes itself gets its frame back by the port that it came from.
 func (h *Host) plug(port, bridge int) error {
 	if err := h.links.LinkSetMasterByIndex(device(port), bridge); err != nil {
+		return err
+	}
+	if err := h.links.LinkSetHairpin(device(port), true); err != nil {
 		return err
 	}
 	return h.links.LinkSetUp(device(port))
@@ -156,12 +160,15 @@ func (s *slot) setMTU(h *Host, index, mtu int) error {
 
 // ReleaseSlot takes a slot back whose VMM has ended: what is left of its traffic is
 // cut, its addresses are free again. A slot that is not there is no error.
-func (h *Host) ReleaseSlot(ctx context.Context, id string) error {
+func (h *Host) ReleaseSlot(id string) error {
 	h.mu.Lock()
 	s := h.slots[id]
 	h.mu.Unlock()
 	if s == nil {
 		return nil
+	}
+	if err := h.Unpublish(id); err != nil {
+		return err
 	}
 	made, err := h.find(s)
 	if err != nil {
@@ -171,7 +178,7 @@ func (h *Host) ReleaseSlot(ctx context.Context, id string) error {
 		return fmt.Errorf("removing network slot %s: %w", id, err)
 	}
 	h.forget(s)
-	return ctx.Err()
+	return nil
 }
 
 // find opens what the host has of a slot that is taken.

@@ -47,6 +47,8 @@ type Slot struct {
 	NetNS string
 	// Interfaces are those in use; the slot has Config.NICs TAPs.
 	Interfaces []Interface
+	// Published is what Publish returned, set by the caller.
+	Published Published
 }
 
 // Interface is one network card of a machine.
