@@ -16,16 +16,13 @@ import (
 	"github.com/micropod/micropod/internal/network/portproxy"
 )
 
-// proxyVerb makes this binary the proxy of published ports.
-const proxyVerb = "port-proxy"
-
 // inOwn says in the environment that this process is the one in namespaces of its own.
 const inOwn = "MICROPOD_NETWORK_TEST_NAMESPACES"
 
 // TestMain runs the tests in mount and network namespaces of their own, so that nothing
 // touches the host's; they need root.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == proxyVerb {
+	if len(os.Args) > 1 && os.Args[1] == portproxy.Verb {
 		fmt.Fprintln(os.Stderr, portproxy.Main(context.Background(), os.Args[2:]))
 		os.Exit(1)
 	}

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/micropod/micropod/internal/network/portproxy"
 )
 
 // namespace is a network namespace of a test's: a host, a router, a machine's inside.
@@ -116,7 +118,7 @@ func (n *namespace) reopen(networks []Network, slots []Slot, change ...func(*Con
 	n.t.Helper()
 	c := Config{
 		Instance: n.path, RunDir: filepath.Join(filepath.Dir(n.path), "run"), NetNS: n.path,
-		Proxy: []string{"/proc/self/exe", proxyVerb},
+		Proxy: []string{"/proc/self/exe", portproxy.Verb},
 		Log:   slog.New(slog.NewTextHandler(n.t.Output(), nil)),
 	}
 	for _, f := range change {

@@ -22,6 +22,9 @@ import (
 	"time"
 )
 
+// Verb is the word by which a program is told to be the proxy, if it can be others too.
+const Verb = "port-proxy"
+
 const (
 	// maxConns bounds the connections, or for UDP the clients, of one socket at a time: what is beyond
 	// waits in the backlog, or is dropped.
