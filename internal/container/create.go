@@ -138,9 +138,12 @@ func (s *Service) release(name string) {
 	delete(s.names, name)
 }
 
+// idBytes is the length of an id, written as hex digits.
+const idBytes = 32
+
 // newID is 64 hex digits, of which no 12 and no 16 first are another's in practice.
 func newID() string {
-	b := make([]byte, 32)
+	b := make([]byte, idBytes)
 	_, _ = rand.Read(b) // never fails (crypto/rand)
 	return hex.EncodeToString(b)
 }

@@ -31,6 +31,7 @@ type entry struct {
 	run       *run // the current life, or the last; nil before the first
 	next      *run // made by a client that attached before Start; else nil
 	removed   bool
+	doomed    int                     // removals by force that wait or run: nothing else may begin
 	interrupt context.CancelCauseFunc // of the operation that runs; nil when none does
 }
 
@@ -77,8 +78,19 @@ func (e *entry) current() *run {
 }
 
 // begin takes the operation lock. The returned context ends with ctx, with
-// Close, or when a removal by force interrupts; end gives the lock back.
+// Close, or when a removal by force interrupts; end gives the lock back. What waited while a removal by force came
+// is refused.
 func (e *entry) begin(ctx context.Context) (op context.Context, end func(), err error) {
+	op, end, err = e.lock(ctx)
+	if err == nil && e.isDoomed() {
+		end()
+		return nil, nil, &NotFoundError{Ref: e.name}
+	}
+	return op, end, err
+}
+
+// lock is begin for removals.
+func (e *entry) lock(ctx context.Context) (op context.Context, end func(), err error) {
 	select {
 	case e.op <- struct{}{}:
 	case <-ctx.Done():
@@ -113,10 +125,24 @@ func (e *entry) begin(ctx context.Context) (op context.Context, end func(), err 
 	return op, end, nil
 }
 
-// cut interrupts the operation that runs, if any.
-func (e *entry) cut() {
+func (e *entry) isDoomed() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	return e.doomed > 0
+}
+
+// spare takes back a doom: the removal is over, however it went.
+func (e *entry) spare() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.doomed--
+}
+
+// doom interrupts the operation that runs, if any, and keeps others from beginning before the removal.
+func (e *entry) doom() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.doomed++
 	if e.interrupt != nil {
 		e.interrupt(ErrInterrupted)
 	}

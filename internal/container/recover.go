@@ -5,6 +5,7 @@ package container
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -25,7 +26,7 @@ func (s *Service) recover() error {
 		return err
 	}
 	for _, b := range bad {
-		s.Log.Error("a container's record cannot be read; it stays as it is", "record", b.Key, "error", b.Err)
+		s.keepDead(b.Key, "its record cannot be read: "+b.Err.Error())
 	}
 	var entries []*entry
 	for _, r := range all {
@@ -36,6 +37,7 @@ func (s *Service) recover() error {
 			entries = append(entries, e)
 		}
 	}
+	s.removeStrays(all)
 	// From here on goroutines change the maps.
 	for _, e := range entries {
 		e.takeUp()
@@ -46,6 +48,41 @@ func (s *Service) recover() error {
 		}
 	}
 	return nil
+}
+
+// keepDead lists a container whose record cannot be read, so that it can be removed by force. On disk its record
+// stays as it is: a newer daemon may have written it.
+func (s *Service) keepDead(id, why string) {
+	s.Log.Error("a container's record cannot be read; it stays as it is", "record", id, "error", why)
+	if !isID(id) {
+		return // its files cannot be named
+	}
+	r := record{ID: id, State: Dead, MachineID: id[:machineIDLength], Error: why}
+	r.Config.Name = id[:machineIDLength]
+	s.names[r.Config.Name] = id
+	s.entries[id] = s.newEntry(r)
+}
+
+func isID(s string) bool {
+	raw, err := hex.DecodeString(s)
+	return err == nil && len(raw) == idBytes && s == strings.ToLower(s)
+}
+
+// removeStrays removes folders that belong to no record: what a removal had left when the daemon died.
+func (s *Service) removeStrays(known map[string]record) {
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil {
+		return // not there yet
+	}
+	for _, f := range entries {
+		if _, ok := known[f.Name()]; ok || s.entries[f.Name()] != nil {
+			continue
+		}
+		s.Log.Warn("removing a folder that belongs to no container", "folder", s.folder(f.Name()))
+		if err := os.RemoveAll(s.folder(f.Name())); err != nil {
+			s.Log.Error("removing a folder that belongs to no container", "error", err)
+		}
+	}
 }
 
 // undoCreate removes what a creation that was cut off has left.

@@ -18,19 +18,28 @@ func (s *Service) Remove(ctx context.Context, ref string, force bool) (id string
 		return "", err
 	}
 	if force {
-		e.cut()
+		e.doom()
 	}
-	return e.id, s.detach(ctx, func(life context.Context) error { return e.remove(life, force) })
+	return e.id, s.detach(ctx, func(life context.Context) error {
+		if force {
+			defer e.spare()
+		}
+		return e.remove(life, force)
+	})
 }
 
 func (e *entry) remove(ctx context.Context, force bool) error {
-	_, end, err := e.begin(ctx)
+	begin := e.begin
+	if force {
+		begin = e.lock
+	}
+	_, end, err := begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
 	r := e.current()
-	if info := e.info(); info.Running() && !force {
+	if info := e.info(); (info.Running() || info.State == Dead) && !force {
 		return &StateError{ID: e.id, Name: e.name, Action: "remove", State: info.State}
 	}
 	if r != nil && r.done() && !force {

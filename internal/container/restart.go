@@ -191,13 +191,17 @@ func (s *Service) Update(ctx context.Context, ref string, policy Restart) (Info,
 		return Info{}, err
 	}
 	defer end()
-	if err := policy.check(e.record().Config.AutoRemove); err != nil {
+	rec := e.record()
+	if rec.State == Dead {
+		return Info{}, &StateError{ID: e.id, Name: e.name, Action: "update", State: Dead}
+	}
+	if err := policy.check(rec.Config.AutoRemove); err != nil {
 		return Info{}, err
 	}
 	if err := e.setPolicy(policy); err != nil {
 		return Info{}, fmt.Errorf("changing container %q: %w", e.name, err)
 	}
-	if rec := e.record(); rec.State == Restarting && !rec.wanted() {
+	if rec = e.record(); rec.State == Restarting && !rec.wanted() {
 		e.settle(Exited, func(*record) {})
 	}
 	e.publish("update", nil)

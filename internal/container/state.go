@@ -37,6 +37,8 @@ import (
 // Where the restart policy wants it, what would be Exited or Error is Restarting instead: from there
 // Starting when the back-off is over, Exited by Stop.
 //
+// Dead is what has a record that cannot be read: Remove by force alone leads out of it.
+//
 // A Running one is shown as Paused while its machine is.
 type State int
 
@@ -61,9 +63,11 @@ const (
 	// Paused: as Running, its machine being paused. It is shown, never recorded: the machine's state is
 	// the only one.
 	Paused
+	// Dead: its record cannot be read; machine and folder perhaps. It can be removed by force.
+	Dead
 )
 
-var stateNames = [...]string{"creating", "created", "starting", "running", "stopping", "exited", "error", "restarting", "paused"}
+var stateNames = [...]string{"creating", "created", "starting", "running", "stopping", "exited", "error", "restarting", "paused", "dead"}
 
 func (s State) String() string {
 	if s < 0 || int(s) >= len(stateNames) {
@@ -96,6 +100,7 @@ var legal = [...][]State{
 	Error:    {Starting},
 
 	Restarting: {Starting, Exited},
+	Dead:       {},
 }
 
 func (s State) mayBecome(to State) bool { return slices.Contains(legal[s], to) }

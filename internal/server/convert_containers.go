@@ -240,6 +240,7 @@ var containerStateToWire = [...]v1.ContainerState{
 
 	container.Restarting: v1.ContainerState_CONTAINER_STATE_RESTARTING,
 	container.Paused:     v1.ContainerState_CONTAINER_STATE_PAUSED,
+	container.Dead:       v1.ContainerState_CONTAINER_STATE_DEAD,
 }
 
 func exitToWire(e *container.Exit) *v1.Exit {

@@ -38,6 +38,7 @@ const (
 	ContainerState_CONTAINER_STATE_ERROR       ContainerState = 6
 	ContainerState_CONTAINER_STATE_RESTARTING  ContainerState = 7 // ended; its restart policy starts it again in a while
 	ContainerState_CONTAINER_STATE_PAUSED      ContainerState = 8
+	ContainerState_CONTAINER_STATE_DEAD        ContainerState = 9 // its record cannot be read; it can be removed by force
 )
 
 // Enum value maps for ContainerState.
@@ -52,6 +53,7 @@ var (
 		6: "CONTAINER_STATE_ERROR",
 		7: "CONTAINER_STATE_RESTARTING",
 		8: "CONTAINER_STATE_PAUSED",
+		9: "CONTAINER_STATE_DEAD",
 	}
 	ContainerState_value = map[string]int32{
 		"CONTAINER_STATE_UNSPECIFIED": 0,
@@ -63,6 +65,7 @@ var (
 		"CONTAINER_STATE_ERROR":       6,
 		"CONTAINER_STATE_RESTARTING":  7,
 		"CONTAINER_STATE_PAUSED":      8,
+		"CONTAINER_STATE_DEAD":        9,
 	}
 )
 
@@ -3679,7 +3682,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12/\n" +
 	"\x06window\x18\x03 \x01(\v2\x17.micropod.v1.WindowSizeR\x06window\"\x13\n" +
-	"\x11ResizeTTYResponse*\x9a\x02\n" +
+	"\x11ResizeTTYResponse*\xb4\x02\n" +
 	"\x0eContainerState\x12\x1f\n" +
 	"\x1bCONTAINER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONTAINER_STATE_CREATED\x10\x01\x12\x1c\n" +
@@ -3689,7 +3692,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x16CONTAINER_STATE_EXITED\x10\x05\x12\x19\n" +
 	"\x15CONTAINER_STATE_ERROR\x10\x06\x12\x1e\n" +
 	"\x1aCONTAINER_STATE_RESTARTING\x10\a\x12\x1a\n" +
-	"\x16CONTAINER_STATE_PAUSED\x10\b2\xfa\t\n" +
+	"\x16CONTAINER_STATE_PAUSED\x10\b\x12\x18\n" +
+	"\x14CONTAINER_STATE_DEAD\x10\t2\xfa\t\n" +
 	"\n" +
 	"Containers\x12U\n" +
 	"\x06Create\x12#.micropod.v1.CreateContainerRequest\x1a$.micropod.v1.CreateContainerResponse0\x01\x12P\n" +
