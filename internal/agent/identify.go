@@ -37,6 +37,7 @@ func (s service) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agent
 		{"setting the host name", func() error { return m.SetHostname(r.Hostname) }},
 		{"setting the machine id", func() error { return m.SetMachineID(r.MachineId) }},
 		{"configuring the network", func() error { return setLinks(m, links) }},
+		{"telling processes that they are a clone's", func() error { return tellClone(m, r) }},
 	} {
 		if err := step.do(); err != nil {
 			return nil, status.Errorf(codes.Internal, "%s: %v", step.what, err)
@@ -59,6 +60,13 @@ func checkIdentity(r *agentv1.IdentifyRequest) error {
 		return status.Errorf(codes.InvalidArgument, "%q is no machine id: %d hex digits", r.MachineId, agentv1.MachineIDSize)
 	}
 	return nil
+}
+
+func tellClone(m Machine, r *agentv1.IdentifyRequest) error {
+	if !r.Clone {
+		return nil
+	}
+	return m.TellClone()
 }
 
 func setLinks(m Machine, links []link.Config) error {

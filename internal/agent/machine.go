@@ -27,6 +27,8 @@ type Machine interface {
 	SetMachineID(string) error
 	// SetLink configures a network device and brings it up, or takes it down.
 	SetLink(c link.Config, up bool) error
+	// TellClone sends the event that tells processes that they go on in another machine.
+	TellClone() error
 	// Sync returns when all file systems' data is on their disks.
 	Sync()
 	// PowerOff ends the machine at once. It returns only errors.
@@ -83,6 +85,19 @@ func (kernel) SetLink(c link.Config, up bool) error {
 		return link.Up(c)
 	}
 	return link.Down(c)
+}
+
+// randomEvents is where events of /dev/urandom are asked for (Documentation/ABI/testing/sysfs-uevent).
+const randomEvents = "/sys/class/mem/urandom/uevent"
+
+// TellClone implements Machine. Who listens for the kernel's events (netlink(7),
+// NETLINK_KOBJECT_UEVENT) needs no privilege, and hears SYNTH_ARG_CLONED=1.
+func (kernel) TellClone() error {
+	id, err := os.ReadFile("/proc/sys/kernel/random/uuid")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(randomEvents, fmt.Appendf(nil, "change %s CLONED=1", bytes.TrimSpace(id)), 0)
 }
 
 // Sync implements Machine.

@@ -67,6 +67,7 @@ func (m *machineLog) SetClock(t time.Time) error {
 	return m.act("clock " + t.UTC().Format(time.DateOnly))
 }
 func (m *machineLog) SetHostname(n string) error   { return m.act("hostname " + n) }
+func (m *machineLog) TellClone() error { return m.act("clone") }
 func (m *machineLog) SetMachineID(id string) error { return m.act("machine-id " + id) }
 func (m *machineLog) SetLink(c link.Config, up bool) error {
 	return m.act(fmt.Sprintf("%s up=%t mac %x mtu %d %v by %v %v", c.Name(), up, c.MAC, c.MTU, c.Addresses, c.Gateway4, c.Gateway6))
@@ -456,6 +457,12 @@ func TestIdentify(t *testing.T) {
 	if got := log.list(); !slices.Equal(got, want) {
 		t.Errorf("the machine saw %q, want %q", got, want)
 	}
+	clone := good()
+	clone.Clone = true
+	if _, err := s.Agent().Identify(soon(t), clone); err != nil || log.list()[len(log.list())-1] != "clone" {
+		t.Errorf("Identify of a clone = %v; the machine saw %q last, want that processes were told", err, log.list())
+	}
+	want = log.list()
 	for name, spoil := range map[string]func(*agentv1.IdentifyRequest){
 		"little entropy": func(r *agentv1.IdentifyRequest) { r.Entropy = r.Entropy[:agentv1.MinEntropy-1] },
 		"much entropy":   func(r *agentv1.IdentifyRequest) { r.Entropy = make([]byte, agentv1.MaxEntropy+1) },

@@ -65,6 +65,9 @@ func (m *machine) adopt() error {
 	defer end()
 	ctx, cancel := context.WithTimeout(ctx, adoptLimit)
 	defer cancel()
+	if id := m.record().Restore; id != "" && m.s.Snapshots != nil {
+		m.keep(m.s.Snapshots.Hold(id))
+	}
 	switch rec := m.record(); rec.State {
 	case Stopped, Error:
 	case Creating:
@@ -156,9 +159,7 @@ func (m *machine) takeOver(ctx context.Context, rec record) {
 	r := newRun()
 	m.mu.Lock()
 	r.vm, m.run = vm, r
-	if rec.Template != "" && m.s.Templates != nil {
-		r.release = m.s.Templates.Hold(rec.Template)
-	}
+	r.release = m.s.holdSaved(rec)
 	m.mu.Unlock()
 	m.watch(r)
 	m.log.Info("machine taken over", "state", rec.State, "pid", rec.VMM.PID)

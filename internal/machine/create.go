@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/micropod/micropod/internal/snapshot"
+	"github.com/micropod/micropod/internal/sparse"
 	"github.com/micropod/micropod/internal/undo"
 )
 
@@ -27,6 +29,11 @@ func (m *machine) diskPath() string { return filepath.Join(m.s.diskDir(m.id), di
 // Create makes a machine: record, folder, disk. It is Stopped then. On error
 // nothing is left. Errors: *SpecError, *InUseError, *StepError.
 func (s *Service) Create(ctx context.Context, spec Spec) (Info, error) {
+	return s.create(ctx, spec, nil)
+}
+
+// create is Create, of a snapshot if there is one.
+func (s *Service) create(ctx context.Context, spec Spec, from *snapshot.Snapshot) (Info, error) {
 	spec, err := s.complete(spec)
 	if err != nil {
 		return Info{}, err
@@ -44,7 +51,7 @@ func (s *Service) Create(ctx context.Context, spec Spec) (Info, error) {
 
 	var u undo.Stack
 	u.Add("forgetting the machine", func(context.Context) error { s.forget(m); return nil })
-	step, err := m.make(ctx, &u)
+	step, err := m.make(ctx, &u, from)
 	if err != nil {
 		return Info{}, &StepError{ID: m.id, Step: step, Err: err, Undo: u.Run(ctx)}
 	}
@@ -55,7 +62,7 @@ func (s *Service) Create(ctx context.Context, spec Spec) (Info, error) {
 
 // make carries out Create's steps. The record goes first: a daemon that dies
 // in between finds it in state Creating and removes the rest.
-func (m *machine) make(ctx context.Context, u *undo.Stack) (step string, err error) {
+func (m *machine) make(ctx context.Context, u *undo.Stack, from *snapshot.Snapshot) (step string, err error) {
 	u.Add("removing the record", func(context.Context) error { return m.s.records.Delete(m.id) })
 	if err := m.store(m.record()); err != nil {
 		return "storing the record", err
@@ -65,13 +72,24 @@ func (m *machine) make(ctx context.Context, u *undo.Stack) (step string, err err
 	if err := os.MkdirAll(m.s.diskDir(m.id), 0o700); err != nil {
 		return "making the machine's folder", err
 	}
-	if err := m.s.MakeDisk(ctx, m.diskPath(), m.record().Spec.ScratchBytes); err != nil {
+	if err := m.makeDisk(ctx, from); err != nil {
 		return "making the machine's disk", err
 	}
 	if err := ctx.Err(); err != nil {
 		return "making the machine", context.Cause(ctx)
 	}
-	return "recording the machine", m.change(Stopped, "create", nil)
+	return "recording the machine", m.change(Stopped, "create", func(r *record) {
+		if from != nil {
+			r.Restore = from.ID
+		}
+	})
+}
+
+func (m *machine) makeDisk(ctx context.Context, from *snapshot.Snapshot) error {
+	if from != nil {
+		return sparse.Clone(ctx, m.diskPath(), from.Path(savedDisk))
+	}
+	return m.s.MakeDisk(ctx, m.diskPath(), m.record().Spec.ScratchBytes)
 }
 
 func (m *machine) removeFolders() error {
@@ -125,6 +143,7 @@ func (s *Service) forget(m *machine) {
 	m.mu.Lock()
 	m.removed = true
 	m.mu.Unlock()
+	m.keep(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.machines[m.id] == m {

@@ -136,8 +136,8 @@ func (s *Service) Session(ctx context.Context, ref string) (*guest.Session, erro
 	return session, nil
 }
 
-// introduce makes the guest nobody's twin: entropy, clock, names.
-func (m *machine) introduce(ctx context.Context, session *guest.Session) error {
+// introduce makes the guest nobody's twin: entropy, clock, names. In a clone containers run that know of other ones.
+func (m *machine) introduce(ctx context.Context, session *guest.Session, clone bool) error {
 	rec := m.record()
 	entropy := make([]byte, entropyBytes)
 	_, _ = rand.Read(entropy) // never fails (crypto/rand)
@@ -146,6 +146,7 @@ func (m *machine) introduce(ctx context.Context, session *guest.Session) error {
 		UnixNanos: time.Now().UnixNano(),
 		Hostname:  hostname(rec.Spec),
 		MachineId: rec.MachineID,
+		Clone:     clone,
 
 		Interfaces: m.s.Network.Joined(m.id).guestInterfaces(),
 	})

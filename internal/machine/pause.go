@@ -98,7 +98,7 @@ func (m *machine) tellTime(ctx context.Context, r *run) {
 	defer cancel()
 	session, err := r.link.await(ctx, r)
 	if err == nil {
-		err = m.introduce(ctx, session)
+		err = m.introduce(ctx, session, false)
 	}
 	if err != nil && !errors.Is(err, ErrEnded) {
 		m.log.Warn("setting the clock of a resumed machine", "error", err)

@@ -31,6 +31,9 @@ type record struct {
 
 	Template string // id of that which the VMM was restored from; empty: it booted
 
+	Snapshot string // likewise, of a user's
+	Restore  string // id of the snapshot that the next start restores; empty: none
+
 	MachineID   string // 32 hex digits, the guest's /etc/machine-id
 	ConsolePath string
 

@@ -42,6 +42,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/events"
+	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/store"
 	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/vmm"
@@ -76,6 +77,8 @@ type Config struct {
 
 	// Templates are what machines are restored from. Nil: all boot.
 	Templates *template.Catalogue
+	// Snapshots are what users saved. Nil: none can be.
+	Snapshots *snapshot.Catalogue
 	// TemplateBounds are kept by dropping the least recently used; zero fields bound nothing.
 	TemplateBounds template.Bounds
 	// RestoreLimit is for a restored machine's agent to be identified, then it is booted instead. 0: 20 s (of 20 at once the last takes 2 s)
@@ -156,6 +159,9 @@ func New(c Config) (*Service, error) {
 		s.end(ErrShutdown)
 		s.work.Wait()
 		return nil, err
+	}
+	if s.Snapshots != nil {
+		s.Snapshots.Sweep() // whoever uses a temporary one has been adopted
 	}
 	return s, nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/undo"
 	"github.com/micropod/micropod/internal/vmm"
@@ -58,6 +59,7 @@ type boot struct {
 	undo     undo.Stack
 	engine   vmm.Engine
 	template *template.Template // that it is restored from; nil: it boots
+	saved    *snapshot.Snapshot // likewise, with containers in it
 	blank    bool               // a template is to be made of it: no drives, no network, no identity
 	joined   *Joined            // to networks; nil: to none
 }
@@ -75,12 +77,16 @@ func (b *boot) do(ctx context.Context) error {
 		return b.fail(ctx, failed, err)
 	}
 	b.undo.Release()
+	b.keep(nil)
 	b.log.Info("machine runs", "pid", b.info().PID, "template", b.record().Template, "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }
 
 // bringUp restores the machine from a template or, where there is none or it does not do, boots it.
 func (b *boot) bringUp(ctx context.Context) (failed string, err error) {
+	if id := b.record().Restore; id != "" {
+		return b.revive(ctx, id)
+	}
 	join := step{"joining the networks", b.join}
 	if failed, err = carryOut(ctx, step{"finding kernel and initramfs", b.find}, step{"finding a template", b.pickTemplate}, join); err != nil {
 		return failed, err
@@ -165,11 +171,16 @@ func (b *boot) launch(ctx context.Context) error {
 	b.undo.Add("ending the VMM", func(ctx context.Context) error { return vm.Kill(ctx) })
 	b.watch(b.run)
 	r := vm.Record()
-	return b.note(func(rec *record) { rec.VMM, rec.ConsolePath, rec.Template = &r, vm.Console(), b.templateID() })
+	return b.note(func(rec *record) {
+		rec.VMM, rec.ConsolePath, rec.Template, rec.Snapshot = &r, vm.Console(), b.templateID(), rec.Restore
+	})
 }
 
 func (b *boot) spawn(ctx context.Context) (vmm.Machine, error) {
-	if b.template != nil {
+	switch {
+	case b.saved != nil:
+		return b.engine.Restore(ctx, b.config(), b.saved.Path(savedVM))
+	case b.template != nil:
 		return b.engine.Restore(ctx, b.config(), b.template.Snapshot())
 	}
 	return b.engine.Start(ctx, b.config())
@@ -213,13 +224,13 @@ func (b *boot) identify(ctx context.Context) error {
 	if err != nil || b.blank {
 		return err
 	}
-	return b.introduce(ctx, session)
+	return b.introduce(ctx, session, b.saved != nil)
 }
 
 func (b *boot) done(context.Context) error {
 	hello := b.run.link.hello()
 	return b.change(Running, "start", func(r *record) {
-		r.StartedAt, r.StoppedAt = time.Now().UTC(), time.Time{}
+		r.StartedAt, r.StoppedAt, r.Restore = time.Now().UTC(), time.Time{}, ""
 		r.AgentVersion, r.KernelVersion = hello.AgentVersion, hello.KernelVersion
 	})
 }

@@ -139,11 +139,15 @@ func (s *Service) fitsHost(ctx context.Context, spec Spec, t *template.Template)
 	if err != nil {
 		return err
 	}
-	there, here := int64(t.Note.TSCKHz), int64(files.TSCKHz)
-	if drift := max(there-here, here-there); drift > here*maxTSCDrift/1_000_000 {
-		return fmt.Errorf("it was made on a host whose time stamp counter runs at %d kHz, this one's at %d", there, here)
+	if tscDrift(t.Note.TSCKHz, files.TSCKHz) > maxTSCDrift {
+		return fmt.Errorf("it was made on a host whose time stamp counter runs at %d kHz, this one's at %d", t.Note.TSCKHz, files.TSCKHz)
 	}
 	return nil
+}
+
+// tscDrift is by how much two frequencies differ, in millionths of the second.
+func tscDrift(there, here uint64) uint64 {
+	return (max(there, here) - min(there, here)) * 1_000_000 / max(here, 1)
 }
 
 // startOver takes back a restore that went wrong, so that the machine can be booted.

@@ -144,12 +144,15 @@ func (x *HelloResponse) GetBootId() string {
 }
 
 type IdentifyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entropy       []byte                 `protobuf:"bytes,1,opt,name=entropy,proto3" json:"entropy,omitempty"`                       // 32 to 512 bytes
-	UnixNanos     int64                  `protobuf:"varint,2,opt,name=unix_nanos,json=unixNanos,proto3" json:"unix_nanos,omitempty"` // host's clock
-	Hostname      string                 `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	MachineId     string                 `protobuf:"bytes,4,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"` // 32 hex digits
-	Interfaces    []*NetworkInterface    `protobuf:"bytes,5,rep,name=interfaces,proto3" json:"interfaces,omitempty"`                // at most 16; those not named stay down
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Entropy   []byte                 `protobuf:"bytes,1,opt,name=entropy,proto3" json:"entropy,omitempty"`                       // 32 to 512 bytes
+	UnixNanos int64                  `protobuf:"varint,2,opt,name=unix_nanos,json=unixNanos,proto3" json:"unix_nanos,omitempty"` // host's clock
+	Hostname  string                 `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	MachineId string                 `protobuf:"bytes,4,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"` // 32 hex digits
+	// The machine was restored with containers running in it: their processes are told by a change event
+	// of the kernel's random device, with CLONED=1 (lib/kobject_uevent.c, synthetic events).
+	Clone         bool                `protobuf:"varint,6,opt,name=clone,proto3" json:"clone,omitempty"`
+	Interfaces    []*NetworkInterface `protobuf:"bytes,5,rep,name=interfaces,proto3" json:"interfaces,omitempty"` // at most 16; those not named stay down
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,6 +213,13 @@ func (x *IdentifyRequest) GetMachineId() string {
 		return x.MachineId
 	}
 	return ""
+}
+
+func (x *IdentifyRequest) GetClone() bool {
+	if x != nil {
+		return x.Clone
+	}
+	return false
 }
 
 func (x *IdentifyRequest) GetInterfaces() []*NetworkInterface {
@@ -1823,14 +1833,15 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\x12%\n" +
 	"\x0ekernel_version\x18\x03 \x01(\tR\rkernelVersion\x12\x17\n" +
-	"\aboot_id\x18\x04 \x01(\tR\x06bootId\"\xca\x01\n" +
+	"\aboot_id\x18\x04 \x01(\tR\x06bootId\"\xe0\x01\n" +
 	"\x0fIdentifyRequest\x12\x18\n" +
 	"\aentropy\x18\x01 \x01(\fR\aentropy\x12\x1d\n" +
 	"\n" +
 	"unix_nanos\x18\x02 \x01(\x03R\tunixNanos\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x1d\n" +
 	"\n" +
-	"machine_id\x18\x04 \x01(\tR\tmachineId\x12C\n" +
+	"machine_id\x18\x04 \x01(\tR\tmachineId\x12\x14\n" +
+	"\x05clone\x18\x06 \x01(\bR\x05clone\x12C\n" +
 	"\n" +
 	"interfaces\x18\x05 \x03(\v2#.micropod.agent.v1.NetworkInterfaceR\n" +
 	"interfaces\"\x12\n" +
