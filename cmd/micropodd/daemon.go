@@ -25,6 +25,7 @@ import (
 	"github.com/micropod/micropod/internal/server"
 	"github.com/micropod/micropod/internal/store"
 	"github.com/micropod/micropod/internal/template"
+	"github.com/micropod/micropod/internal/tracing/recorder"
 	"github.com/micropod/micropod/internal/version"
 	"github.com/micropod/micropod/internal/vmm"
 	"github.com/micropod/micropod/internal/vmm/late"
@@ -47,13 +48,14 @@ type daemon struct {
 	machines   *machine.Service
 	images     *image.Store
 	containers *container.Service
+	spans      *recorder.Recorder
 }
 
 // serve runs the daemon until ctx ends, and then lets go of its machines: they go on.
 func serve(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
 	d := &daemon{config: c, log: log, events: new(events.Bus)}
 	defer func() { err = errors.Join(err, d.letGo()) }()
-	for _, part := range []func() error{d.occupy, d.openStore, d.makeEngine, d.openMachines, d.openImages, d.openContainers} {
+	for _, part := range []func() error{d.occupy, d.record, d.openStore, d.makeEngine, d.openMachines, d.openImages, d.openContainers} {
 		if err := part(); err != nil {
 			return err
 		}
@@ -66,6 +68,11 @@ func (d *daemon) occupy() (err error) {
 		return fmt.Errorf("making the data folder: %w", err)
 	}
 	d.place, err = server.Occupy(d.config.PIDFile())
+	return err
+}
+
+func (d *daemon) record() (err error) {
+	d.spans, err = recorder.New(context.Background(), d.config.OTLPEndpoint, version.Version)
 	return err
 }
 
@@ -165,6 +172,7 @@ func (d *daemon) answer(ctx context.Context) error {
 		Images:        d.images,
 		Doctor:        d.doctor(),
 		Events:        d.events,
+		Spans:         d.spans,
 		Log:           d.log,
 		DataDir:       d.config.DataDir,
 		RunDir:        d.config.RunDir,
@@ -221,6 +229,11 @@ func (d *daemon) letGo() error {
 	}
 	if d.db != nil {
 		errs = append(errs, d.db.Close())
+	}
+	if d.spans != nil {
+		if err := d.spans.Close(ctx); err != nil {
+			d.log.Warn("exporting the last traces", "error", err)
+		}
 	}
 	if d.place != nil {
 		errs = append(errs, d.place.Release())

@@ -26,6 +26,7 @@ type app struct {
 	in, out, err *os.File
 	config       config.Options
 	client       *client // made by connect, once
+	trace        *trace  // nil without --trace
 }
 
 // Main runs the command line args (without the program's name) and returns
@@ -89,7 +90,7 @@ func addVerbs(root *cobra.Command, a *app) {
 			newPull(a), newImages(a), newImport("load", a), newSave(a), newTag(a), newHistory(a), newRmi(a), newLogin(a), newLogout(a), newImage(a),
 		}},
 		{"machines", "Machines and host:", []*cobra.Command{
-			newVM(a), newContainer(a), newSystem(a), newInfo(a), newEvents(a), newDoctor(a), newVersion(a),
+			newVM(a), newTemplate(a), newContainer(a), newSystem(a), newInfo(a), newEvents(a), newDoctor(a), newVersion(a),
 		}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})

@@ -29,25 +29,27 @@ type client struct {
 	images     micropodv1connect.ImagesClient
 	system     micropodv1connect.SystemClient
 	machines   micropodv1connect.FCControlClient
+	templates  micropodv1connect.TemplatesClient
 }
 
-func newClient(socket string) *client {
+func newClient(socket string, t *trace) *client {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	hc := &http.Client{Transport: &http.Transport{
+	hc := &http.Client{Transport: t.transport(&http.Transport{
 		Protocols: &protocols,
 		HTTP2:     &http.HTTP2Config{MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow},
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			d := net.Dialer{Timeout: dialTimeout}
 			return d.DialContext(ctx, "unix", socket)
 		},
-	}}
+	})}
 	const base = "http://micropod" // no host: the socket is the address
 	return &client{
 		containers: micropodv1connect.NewContainersClient(hc, base),
 		images:     micropodv1connect.NewImagesClient(hc, base),
 		system:     micropodv1connect.NewSystemClient(hc, base),
 		machines:   micropodv1connect.NewFCControlClient(hc, base),
+		templates:  micropodv1connect.NewTemplatesClient(hc, base),
 	}
 }
 
@@ -56,6 +58,7 @@ func (a *app) connect(ctx context.Context) (*client, error) {
 	if a.client != nil {
 		return a.client, nil
 	}
+	defer a.trace.part("finding the daemon")()
 	if err := a.ensureDaemon(ctx); err != nil {
 		return nil, err
 	}
@@ -63,7 +66,7 @@ func (a *app) connect(ctx context.Context) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.client = newClient(c.Socket())
+	a.client = newClient(c.Socket(), a.trace)
 	return a.client, nil
 }
 

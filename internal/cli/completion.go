@@ -33,7 +33,7 @@ func completing(a *app, ask func(context.Context, *client) ([]string, error)) co
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), completionLimit)
 		defer cancel()
-		words, err := ask(ctx, newClient(config.Socket()))
+		words, err := ask(ctx, newClient(config.Socket(), nil))
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

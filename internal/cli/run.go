@@ -18,9 +18,9 @@ import (
 
 type runOptions struct {
 	containerFlags
-	detach, quiet, sigProxy bool
-	attach                  []string
-	detachKeys, cidfile     string
+	detach, quiet, sigProxy, trace bool
+	attach                         []string
+	detachKeys, cidfile            string
 }
 
 func newRun(a *app) *cobra.Command {
@@ -43,6 +43,10 @@ the command cannot be invoked, 127 when it is not found, 128+n when signal n end
 			if err != nil {
 				return err
 			}
+			if o.trace {
+				a.trace = newTrace()
+				defer a.printTrace()
+			}
 			return runRun(c.Context(), a, o, config)
 		},
 		ValidArgsFunction: completeImages(a),
@@ -56,6 +60,7 @@ the command cannot be invoked, 127 when it is not found, 128+n when signal n end
 	f.StringVar(&o.detachKeys, "detach-keys", defaultDetachKeys, "`keys` that leave the container running")
 	f.StringVar(&o.cidfile, "cidfile", "", "write the container's id to a new `file`")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "show no progress")
+	f.BoolVar(&o.trace, "trace", false, "show on standard error where the time went")
 	return c
 }
 
@@ -83,10 +88,13 @@ func runRun(ctx context.Context, a *app, o *runOptions, config *v1.ContainerConf
 	signals := newSignalProxy(a, callOff)
 	defer signals.end()
 	config.StdinOnce = o.stdin && !o.detach
+	created := a.trace.part("creating the container")
 	container, err := a.create(ctx, config, o.cidfile, o.quiet)
+	created()
 	if err != nil {
 		return calledOff(ctx, err)
 	}
+	defer a.trace.part("running the container")()
 	started := false
 	if o.detach {
 		err = a.start(ctx, container.Id)

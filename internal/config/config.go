@@ -58,6 +58,8 @@ type Config struct {
 	UIDFirst, UIDCount int
 
 	LogLevel slog.Level
+
+	OTLPEndpoint string // URL that traces are exported to by OTLP over HTTP; empty: none are
 }
 
 // Socket is the daemon's socket as a client reaches it.

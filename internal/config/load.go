@@ -46,6 +46,7 @@ func (o *Options) Load() (*Config, error) {
 		File:               path,
 		Kernel:             file.Kernel,
 		QEMU:               file.QEMU,
+		OTLPEndpoint:       cmp.Or(file.OTLPEndpoint, o.getenv("OTEL_EXPORTER_OTLP_ENDPOINT")),
 		InsecureRegistries: file.InsecureRegistries,
 		Mirrors:            file.Mirrors,
 		VCPUs:              cmp.Or(file.DefaultVCPUs, defaultVCPUs),
@@ -162,5 +163,7 @@ func (c *Config) check() error {
 	bad(c.UIDFirst >= 1000 && c.UIDCount >= 1 && int64(c.UIDFirst)+int64(c.UIDCount) < 1<<31,
 		"uid_first %d and uid_count %d: want a range from 1000 on below 2147483648", c.UIDFirst, c.UIDCount)
 	bad(len(c.RunDir) <= maxRunDir, "run_dir %s is too long for the sockets below it: it may have %d bytes", c.RunDir, maxRunDir)
+	bad(c.OTLPEndpoint == "" || strings.HasPrefix(c.OTLPEndpoint, "http://") || strings.HasPrefix(c.OTLPEndpoint, "https://"),
+		"otlp_endpoint %q is no URL such as http://localhost:4318", c.OTLPEndpoint)
 	return errors.Join(errs...)
 }

@@ -71,11 +71,13 @@ func withUndo(err, undone error) error {
 // make carries out Create's steps. The record goes before what it stands for: a daemon
 // that dies in between finds it in state Creating and removes the rest.
 func (s *Service) make(ctx context.Context, r record, progress func(image.Event), u *undo.Stack) (*entry, []string, error) {
+	making := s.Machines.Ready(ctx, r.machineSpec("")) // beside the pull
 	img, release, err := s.resolve(ctx, r.Config, progress)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer release()
+	s.awaitReady(ctx, making, progress)
 	r.Config.Auth = nil
 	r.ImageID, r.Image = img.ID.String(), img.Config.Config
 	r.Config.Health = r.Config.Health.over(img.Health)
@@ -101,6 +103,32 @@ func (s *Service) make(ctx context.Context, r record, progress func(image.Event)
 		return nil, nil, fmt.Errorf("making the machine of container %q: %w", r.Config.Name, err)
 	}
 	return e, bundle.Warnings, e.change(Created, "create", nil)
+}
+
+// awaitReady waits for what the start would wait for, since here its progress can be told.
+func (s *Service) awaitReady(ctx context.Context, making <-chan struct{}, progress func(image.Event)) {
+	if making == nil {
+		return
+	}
+	tell := func(state image.State) {
+		if progress != nil {
+			progress(image.Event{ID: "machine", State: state})
+		}
+	}
+	tell("making a template, once for this size")
+	defer tell(image.StateDone)
+	again := time.NewTicker(time.Second) // a client shows nothing of what is over sooner
+	defer again.Stop()
+	for {
+		select {
+		case <-making:
+			return
+		case <-ctx.Done():
+			return
+		case <-again.C:
+			tell("making a template, once for this size")
+		}
+	}
 }
 
 // deleteMachine removes a machine in whatever state; one that is not there is no error.

@@ -16,6 +16,8 @@ import (
 
 // Machines is what containers need of the machine service; see its methods there.
 type Machines interface {
+	// Ready begins what a start of the spec would wait for; nil when there is nothing.
+	Ready(ctx context.Context, spec machine.Spec) (making <-chan struct{})
 	Create(ctx context.Context, spec machine.Spec) (machine.Info, error)
 	Start(ctx context.Context, id string) error
 	Stop(ctx context.Context, id string, timeout time.Duration, force bool) error

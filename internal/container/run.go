@@ -18,6 +18,7 @@ import (
 // before it, to the end of its machine.
 type run struct {
 	*process
+	traced   context.Context // whose span the run's parts are of; nil: none
 	finished chan struct{}   // closed when the machine was stopped too; never when Close came before
 	bundle   *ocispec.Bundle // set before the container shows as Running
 	known    chan struct{}   // closed when execs holds also those of an earlier daemon; nil: nothing to find out

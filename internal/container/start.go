@@ -15,6 +15,7 @@ import (
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
 	"github.com/micropod/micropod/internal/container/ocispec"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/tracing"
 	"github.com/micropod/micropod/internal/undo"
 )
 
@@ -61,6 +62,7 @@ func (e *entry) start(ctx context.Context, again bool) error {
 		return err
 	}
 	r := e.enterRun()
+	r.traced = ctx
 	var u undo.Stack
 	pid, err := e.launch(ctx, r, &u)
 	if err == nil && ctx.Err() != nil {
@@ -93,7 +95,10 @@ func (e *entry) launch(ctx context.Context, r *run, u *undo.Stack) (pid uint32, 
 	u.Add("stopping the machine", func(ctx context.Context) error {
 		return e.s.Machines.Stop(ctx, rec.MachineID, 0, true)
 	})
-	if err := e.s.Machines.Start(ctx, rec.MachineID); err != nil {
+	part, done := tracing.Step(ctx, "starting the machine")
+	err = e.s.Machines.Start(part, rec.MachineID)
+	done(err)
+	if err != nil {
 		return 0, fmt.Errorf("starting the machine of container %q: %w", e.name, err)
 	}
 	info, err := e.s.Machines.Get(rec.MachineID)
@@ -108,7 +113,9 @@ func (e *entry) launch(ctx context.Context, r *run, u *undo.Stack) (pid uint32, 
 	if err != nil {
 		return 0, err
 	}
-	answer, err := session.Agent().StartContainer(ctx, startRequest(&rec, r.bundle))
+	part, done = tracing.Step(ctx, "starting the process in the guest")
+	answer, err := session.Agent().StartContainer(part, startRequest(&rec, r.bundle))
+	done(err)
 	if err != nil {
 		return 0, startError(e.id, rec.Args, err)
 	}

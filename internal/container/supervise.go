@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/tracing"
 )
 
 // machineStopLimit bounds the guest's own end: it syncs its disk, so that a later start finds all.
@@ -42,7 +43,9 @@ func (e *entry) see(r *run) {
 		go r.pumpInput(ctx, e.s.Machines)
 	}
 	stopChecks := e.startChecks(ctx, r)
+	ended := r.part("waiting for the process to end")
 	exit, err := r.wait(ctx, e.s.Machines)
+	ended()
 	stopChecks()
 	if e.s.life.Err() != nil {
 		e.letGo(r)
@@ -51,8 +54,19 @@ func (e *entry) see(r *run) {
 	if err != nil {
 		exit = e.lost(ctx, err)
 	}
+	drained := r.part("reading the last output")
 	e.drain(ctx, r.process, cancel)
+	drained()
 	e.conclude(r, exit)
+}
+
+// part begins a part of the run in the trace of its start, if that is recorded.
+func (r *run) part(name string) (end func()) {
+	if r.traced == nil {
+		return func() {}
+	}
+	_, done := tracing.Step(r.traced, name)
+	return func() { done(nil) }
 }
 
 // watchMachine ends ctx when the machine does.
@@ -126,7 +140,9 @@ func (e *entry) conclude(r *run, exit Exit) {
 		e.publish("oom", nil)
 	}
 	e.publish("die", map[string]string{"exitCode": strconv.Itoa(int(exit.Code))})
+	stopped := r.part("stopping the machine")
 	e.stopMachine()
+	stopped()
 	if e.s.life.Err() != nil {
 		return // recover finds it Exited with a machine that may run
 	}
@@ -143,6 +159,7 @@ func (e *entry) conclude(r *run, exit Exit) {
 	}
 	e.s.spawn(func() {
 		defer close(r.removed)
+		defer r.part("removing the container")()
 		e.autoRemove()
 	})
 }

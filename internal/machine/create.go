@@ -14,6 +14,7 @@ import (
 
 	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/sparse"
+	"github.com/micropod/micropod/internal/tracing"
 	"github.com/micropod/micropod/internal/undo"
 )
 
@@ -72,7 +73,10 @@ func (m *machine) make(ctx context.Context, u *undo.Stack, from *snapshot.Snapsh
 	if err := os.MkdirAll(m.s.diskDir(m.id), 0o700); err != nil {
 		return "making the machine's folder", err
 	}
-	if err := m.makeDisk(ctx, from); err != nil {
+	part, end := tracing.Step(ctx, "making the machine's disk")
+	err = m.makeDisk(part, from)
+	end(err)
+	if err != nil {
 		return "making the machine's disk", err
 	}
 	if err := ctx.Err(); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/template"
+	"github.com/micropod/micropod/internal/tracing"
 	"github.com/micropod/micropod/internal/undo"
 	"github.com/micropod/micropod/internal/vmm"
 )
@@ -122,7 +123,9 @@ func (b *boot) comeUp(ctx context.Context, limit time.Duration) (failed string, 
 // carryOut does one step after the other and names the one that failed.
 func carryOut(ctx context.Context, steps ...step) (failed string, err error) {
 	for _, s := range steps {
-		err := s.do(ctx)
+		part, end := tracing.Step(ctx, s.name)
+		err := s.do(part)
+		end(err)
 		if err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	"github.com/micropod/micropod/internal/tracing"
 )
 
 // levelTrace is below Debug: reads are many and say little.
@@ -23,7 +25,9 @@ type edge struct{ log *slog.Logger }
 func (e edge) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
 		began := time.Now()
+		ctx, end := tracing.Serve(ctx, r.Header(), shortName(r.Spec().Procedure))
 		answer, err := next(ctx, r)
+		end(err)
 		err = wireError(err)
 		e.note(ctx, r.Spec().Procedure, began, err)
 		return answer, err
@@ -39,7 +43,10 @@ func (e edge) WrapStreamingClient(next connect.StreamingClientFunc) connect.Stre
 func (e edge) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		began := time.Now()
-		err := wireError(next(ctx, conn))
+		ctx, end := tracing.Serve(ctx, conn.RequestHeader(), shortName(conn.Spec().Procedure))
+		err := next(ctx, conn)
+		end(err)
+		err = wireError(err)
 		e.note(ctx, conn.Spec().Procedure, began, err)
 		return err
 	}
@@ -48,7 +55,7 @@ func (e edge) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.St
 // note logs a call: what changes something at Info, what only reads below Debug,
 // each failure once: at Error when it is ours, else at Warn.
 func (e edge) note(ctx context.Context, procedure string, began time.Time, err error) {
-	rpc := strings.TrimPrefix(procedure, "/micropod.v1.")
+	rpc := shortName(procedure)
 	level, args := slog.LevelInfo, []any{"rpc", rpc, "took", time.Since(began).Round(time.Microsecond)}
 	if reads(rpc) {
 		level = levelTrace
@@ -67,10 +74,12 @@ func (e edge) note(ctx context.Context, procedure string, began time.Time, err e
 	e.log.Log(ctx, level, "call", args...)
 }
 
+func shortName(procedure string) string { return strings.TrimPrefix(procedure, "/micropod.v1.") }
+
 // reads tells by its name whether an RPC only reads.
 func reads(rpc string) bool {
 	_, method, _ := strings.Cut(rpc, "/")
-	for _, prefix := range []string{"Get", "List", "Wait", "Logs", "Console", "Version", "Info", "Doctor", "Events", "ResizeTTY"} {
+	for _, prefix := range []string{"Get", "List", "Wait", "Logs", "Console", "Version", "Info", "Doctor", "Events", "ResizeTTY", "Trace"} {
 		if strings.HasPrefix(method, prefix) {
 			return true
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/rootfs"
+	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/vmm"
 	"github.com/micropod/micropod/internal/vmm/late"
 )
@@ -42,6 +43,8 @@ var faults = []fault{
 	{"invalid_request", connect.CodeInvalidArgument, "", either[*machine.SpecError, *container.InvalidError]},
 	{"invalid_reference", connect.CodeInvalidArgument, "write NAME[:TAG] or NAME@DIGEST in lower case", sentinel(image.ErrInvalidReference)},
 	{"machine_not_found", connect.CodeNotFound, "", isA[*machine.NotFoundError]},
+	{"template_not_found", connect.CodeNotFound, "", isA[*template.NotFoundError]},
+	{"template_in_use", connect.CodeFailedPrecondition, "", isA[*template.InUseError]},
 	{"container_not_found", connect.CodeNotFound, "list containers with: micropod ps -a", isA[*container.NotFoundError]},
 	{"ambiguous", connect.CodeInvalidArgument, "give more digits of the id, or the name", either[*machine.AmbiguousError, *container.AmbiguousError]},
 	{"ambiguous", connect.CodeInvalidArgument, "", sentinel(image.ErrAmbiguous)},

@@ -21,6 +21,7 @@ import (
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/rootfs"
+	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/vmm"
 	"github.com/micropod/micropod/internal/vmm/late"
 )
@@ -41,6 +42,8 @@ func TestErrorsOfTheCore(t *testing.T) {
 		{boot(&vmm.ConfigError{Field: "Dir"}), connect.CodeInvalidArgument, "invalid_request", 0},
 		{image.ErrInvalidReference, connect.CodeInvalidArgument, "invalid_reference", 0},
 		{&machine.NotFoundError{Ref: "x"}, connect.CodeNotFound, "machine_not_found", 0},
+		{&template.NotFoundError{Ref: "x"}, connect.CodeNotFound, "template_not_found", 0},
+		{&template.InUseError{ID: "x"}, connect.CodeFailedPrecondition, "template_in_use", 0},
 		{&container.NotFoundError{Ref: "x"}, connect.CodeNotFound, "container_not_found", 0},
 		{&machine.AmbiguousError{}, connect.CodeInvalidArgument, "ambiguous", 0},
 		{&container.AmbiguousError{}, connect.CodeInvalidArgument, "ambiguous", 0},

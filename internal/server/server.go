@@ -32,6 +32,7 @@ import (
 	"github.com/micropod/micropod/internal/events"
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/tracing/recorder"
 )
 
 const (
@@ -62,7 +63,11 @@ type Config struct {
 	Images        *image.Store
 	Doctor        *doctor.Doctor
 	Events        *events.Bus
-	Log           *slog.Logger
+	// Spans are the traced calls' (package tracing/recorder). Nil: none are kept.
+	Spans interface {
+		Spans(traceID string) ([]recorder.Span, error)
+	}
+	Log *slog.Logger
 
 	DataDir, RunDir string // shown by Info
 	BootCache       string // folder, measured by DiskUsage
@@ -116,6 +121,7 @@ func (c Config) handler() http.Handler {
 	mux.Handle(micropodv1connect.NewFCControlHandler(&fcControl{c.Machines, c.Containers}, options))
 	mux.Handle(micropodv1connect.NewImagesHandler(&images{c.Images}, options))
 	mux.Handle(micropodv1connect.NewSystemHandler(newSystem(c), options))
+	mux.Handle(micropodv1connect.NewTemplatesHandler(&templates{c.Machines}, options))
 	mux.Handle(micropodv1connect.NewContainersHandler(c.ContainersRPC, options))
 	return mux
 }

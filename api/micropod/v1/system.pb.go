@@ -77,6 +77,179 @@ func (CheckStatus) EnumDescriptor() ([]byte, []int) {
 	return file_micropod_v1_system_proto_rawDescGZIP(), []int{0}
 }
 
+type TraceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TraceId       string                 `protobuf:"bytes,1,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"` // 32 hex digits
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRequest) Reset() {
+	*x = TraceRequest{}
+	mi := &file_micropod_v1_system_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRequest) ProtoMessage() {}
+
+func (x *TraceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
+func (*TraceRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *TraceRequest) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
+	}
+	return ""
+}
+
+type TraceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spans         []*Span                `protobuf:"bytes,1,rep,name=spans,proto3" json:"spans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceResponse) Reset() {
+	*x = TraceResponse{}
+	mi := &file_micropod_v1_system_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceResponse) ProtoMessage() {}
+
+func (x *TraceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceResponse.ProtoReflect.Descriptor instead.
+func (*TraceResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TraceResponse) GetSpans() []*Span {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+// Span is one part of what a call did.
+type Span struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`         // 16 hex digits
+	Parent        string                 `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"` // of the span that it is part of, perhaps the client's
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Begin         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=begin,proto3" json:"begin,omitempty"`
+	End           *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=end,proto3" json:"end,omitempty"`
+	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"` // empty when it went well
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Span) Reset() {
+	*x = Span{}
+	mi := &file_micropod_v1_system_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Span) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Span) ProtoMessage() {}
+
+func (x *Span) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Span.ProtoReflect.Descriptor instead.
+func (*Span) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Span) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Span) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *Span) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Span) GetBegin() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Begin
+	}
+	return nil
+}
+
+func (x *Span) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *Span) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -85,7 +258,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_micropod_v1_system_proto_msgTypes[0]
+	mi := &file_micropod_v1_system_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -97,7 +270,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[0]
+	mi := &file_micropod_v1_system_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -110,7 +283,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{0}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{3}
 }
 
 type VersionResponse struct {
@@ -126,7 +299,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_micropod_v1_system_proto_msgTypes[1]
+	mi := &file_micropod_v1_system_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -138,7 +311,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[1]
+	mi := &file_micropod_v1_system_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -151,7 +324,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{1}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -197,7 +370,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_micropod_v1_system_proto_msgTypes[2]
+	mi := &file_micropod_v1_system_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -209,7 +382,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[2]
+	mi := &file_micropod_v1_system_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -222,7 +395,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{2}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{5}
 }
 
 type InfoResponse struct {
@@ -251,7 +424,7 @@ type InfoResponse struct {
 
 func (x *InfoResponse) Reset() {
 	*x = InfoResponse{}
-	mi := &file_micropod_v1_system_proto_msgTypes[3]
+	mi := &file_micropod_v1_system_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -263,7 +436,7 @@ func (x *InfoResponse) String() string {
 func (*InfoResponse) ProtoMessage() {}
 
 func (x *InfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[3]
+	mi := &file_micropod_v1_system_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -276,7 +449,7 @@ func (x *InfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoResponse.ProtoReflect.Descriptor instead.
 func (*InfoResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{3}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *InfoResponse) GetVersion() string {
@@ -413,7 +586,7 @@ type DoctorRequest struct {
 
 func (x *DoctorRequest) Reset() {
 	*x = DoctorRequest{}
-	mi := &file_micropod_v1_system_proto_msgTypes[4]
+	mi := &file_micropod_v1_system_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -425,7 +598,7 @@ func (x *DoctorRequest) String() string {
 func (*DoctorRequest) ProtoMessage() {}
 
 func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[4]
+	mi := &file_micropod_v1_system_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -438,7 +611,7 @@ func (x *DoctorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorRequest.ProtoReflect.Descriptor instead.
 func (*DoctorRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{4}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{7}
 }
 
 type DoctorResponse struct {
@@ -450,7 +623,7 @@ type DoctorResponse struct {
 
 func (x *DoctorResponse) Reset() {
 	*x = DoctorResponse{}
-	mi := &file_micropod_v1_system_proto_msgTypes[5]
+	mi := &file_micropod_v1_system_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +635,7 @@ func (x *DoctorResponse) String() string {
 func (*DoctorResponse) ProtoMessage() {}
 
 func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[5]
+	mi := &file_micropod_v1_system_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +648,7 @@ func (x *DoctorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DoctorResponse.ProtoReflect.Descriptor instead.
 func (*DoctorResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{5}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DoctorResponse) GetChecks() []*Check {
@@ -497,7 +670,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_micropod_v1_system_proto_msgTypes[6]
+	mi := &file_micropod_v1_system_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +682,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[6]
+	mi := &file_micropod_v1_system_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +695,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{6}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Check) GetName() string {
@@ -562,7 +735,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_micropod_v1_system_proto_msgTypes[7]
+	mi := &file_micropod_v1_system_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +747,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[7]
+	mi := &file_micropod_v1_system_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +760,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{7}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EventsRequest) GetSince() *timestamppb.Timestamp {
@@ -611,7 +784,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_micropod_v1_system_proto_msgTypes[8]
+	mi := &file_micropod_v1_system_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +796,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[8]
+	mi := &file_micropod_v1_system_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +809,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{8}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -689,7 +862,7 @@ type DiskUsageRequest struct {
 
 func (x *DiskUsageRequest) Reset() {
 	*x = DiskUsageRequest{}
-	mi := &file_micropod_v1_system_proto_msgTypes[9]
+	mi := &file_micropod_v1_system_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +874,7 @@ func (x *DiskUsageRequest) String() string {
 func (*DiskUsageRequest) ProtoMessage() {}
 
 func (x *DiskUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[9]
+	mi := &file_micropod_v1_system_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +887,7 @@ func (x *DiskUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskUsageRequest.ProtoReflect.Descriptor instead.
 func (*DiskUsageRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{9}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{12}
 }
 
 // DiskUsageResponse: all sizes are bytes taken on disk, holes not counted.
@@ -733,7 +906,7 @@ type DiskUsageResponse struct {
 
 func (x *DiskUsageResponse) Reset() {
 	*x = DiskUsageResponse{}
-	mi := &file_micropod_v1_system_proto_msgTypes[10]
+	mi := &file_micropod_v1_system_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +918,7 @@ func (x *DiskUsageResponse) String() string {
 func (*DiskUsageResponse) ProtoMessage() {}
 
 func (x *DiskUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[10]
+	mi := &file_micropod_v1_system_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +931,7 @@ func (x *DiskUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskUsageResponse.ProtoReflect.Descriptor instead.
 func (*DiskUsageResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{10}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DiskUsageResponse) GetImages() *DiskSum {
@@ -822,7 +995,7 @@ type DiskSum struct {
 
 func (x *DiskSum) Reset() {
 	*x = DiskSum{}
-	mi := &file_micropod_v1_system_proto_msgTypes[11]
+	mi := &file_micropod_v1_system_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +1007,7 @@ func (x *DiskSum) String() string {
 func (*DiskSum) ProtoMessage() {}
 
 func (x *DiskSum) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[11]
+	mi := &file_micropod_v1_system_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +1020,7 @@ func (x *DiskSum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskSum.ProtoReflect.Descriptor instead.
 func (*DiskSum) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{11}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DiskSum) GetTotal() int32 {
@@ -893,7 +1066,7 @@ type ImageDiskUsage struct {
 
 func (x *ImageDiskUsage) Reset() {
 	*x = ImageDiskUsage{}
-	mi := &file_micropod_v1_system_proto_msgTypes[12]
+	mi := &file_micropod_v1_system_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1078,7 @@ func (x *ImageDiskUsage) String() string {
 func (*ImageDiskUsage) ProtoMessage() {}
 
 func (x *ImageDiskUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[12]
+	mi := &file_micropod_v1_system_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1091,7 @@ func (x *ImageDiskUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageDiskUsage.ProtoReflect.Descriptor instead.
 func (*ImageDiskUsage) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{12}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ImageDiskUsage) GetId() string {
@@ -984,7 +1157,7 @@ type ContainerDiskUsage struct {
 
 func (x *ContainerDiskUsage) Reset() {
 	*x = ContainerDiskUsage{}
-	mi := &file_micropod_v1_system_proto_msgTypes[13]
+	mi := &file_micropod_v1_system_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1169,7 @@ func (x *ContainerDiskUsage) String() string {
 func (*ContainerDiskUsage) ProtoMessage() {}
 
 func (x *ContainerDiskUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[13]
+	mi := &file_micropod_v1_system_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1182,7 @@ func (x *ContainerDiskUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerDiskUsage.ProtoReflect.Descriptor instead.
 func (*ContainerDiskUsage) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{13}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ContainerDiskUsage) GetId() string {
@@ -1058,7 +1231,18 @@ var File_micropod_v1_system_proto protoreflect.FileDescriptor
 
 const file_micropod_v1_system_proto_rawDesc = "" +
 	"\n" +
-	"\x18micropod/v1/system.proto\x12\vmicropod.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
+	"\x18micropod/v1/system.proto\x12\vmicropod.v1\x1a\x1fgoogle/protobuf/timestamp.proto\")\n" +
+	"\fTraceRequest\x12\x19\n" +
+	"\btrace_id\x18\x01 \x01(\tR\atraceId\"8\n" +
+	"\rTraceResponse\x12'\n" +
+	"\x05spans\x18\x01 \x03(\v2\x11.micropod.v1.SpanR\x05spans\"\xb8\x01\n" +
+	"\x04Span\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\tR\x06parent\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x120\n" +
+	"\x05begin\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05begin\x12,\n" +
+	"\x03end\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\"\x10\n" +
 	"\x0eVersionRequest\"\x9f\x01\n" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
@@ -1157,13 +1341,14 @@ const file_micropod_v1_system_proto_rawDesc = "" +
 	"\x18CHECK_STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCHECK_STATUS_OK\x10\x01\x12\x18\n" +
 	"\x14CHECK_STATUS_WARNING\x10\x02\x12\x17\n" +
-	"\x13CHECK_STATUS_FAILED\x10\x032\xd6\x02\n" +
+	"\x13CHECK_STATUS_FAILED\x10\x032\x96\x03\n" +
 	"\x06System\x12D\n" +
 	"\aVersion\x12\x1b.micropod.v1.VersionRequest\x1a\x1c.micropod.v1.VersionResponse\x12;\n" +
 	"\x04Info\x12\x18.micropod.v1.InfoRequest\x1a\x19.micropod.v1.InfoResponse\x12A\n" +
 	"\x06Doctor\x12\x1a.micropod.v1.DoctorRequest\x1a\x1b.micropod.v1.DoctorResponse\x12:\n" +
 	"\x06Events\x12\x1a.micropod.v1.EventsRequest\x1a\x12.micropod.v1.Event0\x01\x12J\n" +
-	"\tDiskUsage\x12\x1d.micropod.v1.DiskUsageRequest\x1a\x1e.micropod.v1.DiskUsageResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
+	"\tDiskUsage\x12\x1d.micropod.v1.DiskUsageRequest\x1a\x1e.micropod.v1.DiskUsageResponse\x12>\n" +
+	"\x05Trace\x12\x19.micropod.v1.TraceRequest\x1a\x1a.micropod.v1.TraceResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
 
 var (
 	file_micropod_v1_system_proto_rawDescOnce sync.Once
@@ -1178,56 +1363,64 @@ func file_micropod_v1_system_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_system_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_micropod_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_micropod_v1_system_proto_goTypes = []any{
 	(CheckStatus)(0),              // 0: micropod.v1.CheckStatus
-	(*VersionRequest)(nil),        // 1: micropod.v1.VersionRequest
-	(*VersionResponse)(nil),       // 2: micropod.v1.VersionResponse
-	(*InfoRequest)(nil),           // 3: micropod.v1.InfoRequest
-	(*InfoResponse)(nil),          // 4: micropod.v1.InfoResponse
-	(*DoctorRequest)(nil),         // 5: micropod.v1.DoctorRequest
-	(*DoctorResponse)(nil),        // 6: micropod.v1.DoctorResponse
-	(*Check)(nil),                 // 7: micropod.v1.Check
-	(*EventsRequest)(nil),         // 8: micropod.v1.EventsRequest
-	(*Event)(nil),                 // 9: micropod.v1.Event
-	(*DiskUsageRequest)(nil),      // 10: micropod.v1.DiskUsageRequest
-	(*DiskUsageResponse)(nil),     // 11: micropod.v1.DiskUsageResponse
-	(*DiskSum)(nil),               // 12: micropod.v1.DiskSum
-	(*ImageDiskUsage)(nil),        // 13: micropod.v1.ImageDiskUsage
-	(*ContainerDiskUsage)(nil),    // 14: micropod.v1.ContainerDiskUsage
-	nil,                           // 15: micropod.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*TraceRequest)(nil),          // 1: micropod.v1.TraceRequest
+	(*TraceResponse)(nil),         // 2: micropod.v1.TraceResponse
+	(*Span)(nil),                  // 3: micropod.v1.Span
+	(*VersionRequest)(nil),        // 4: micropod.v1.VersionRequest
+	(*VersionResponse)(nil),       // 5: micropod.v1.VersionResponse
+	(*InfoRequest)(nil),           // 6: micropod.v1.InfoRequest
+	(*InfoResponse)(nil),          // 7: micropod.v1.InfoResponse
+	(*DoctorRequest)(nil),         // 8: micropod.v1.DoctorRequest
+	(*DoctorResponse)(nil),        // 9: micropod.v1.DoctorResponse
+	(*Check)(nil),                 // 10: micropod.v1.Check
+	(*EventsRequest)(nil),         // 11: micropod.v1.EventsRequest
+	(*Event)(nil),                 // 12: micropod.v1.Event
+	(*DiskUsageRequest)(nil),      // 13: micropod.v1.DiskUsageRequest
+	(*DiskUsageResponse)(nil),     // 14: micropod.v1.DiskUsageResponse
+	(*DiskSum)(nil),               // 15: micropod.v1.DiskSum
+	(*ImageDiskUsage)(nil),        // 16: micropod.v1.ImageDiskUsage
+	(*ContainerDiskUsage)(nil),    // 17: micropod.v1.ContainerDiskUsage
+	nil,                           // 18: micropod.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_micropod_v1_system_proto_depIdxs = []int32{
-	16, // 0: micropod.v1.InfoResponse.started_at:type_name -> google.protobuf.Timestamp
-	7,  // 1: micropod.v1.DoctorResponse.checks:type_name -> micropod.v1.Check
-	0,  // 2: micropod.v1.Check.status:type_name -> micropod.v1.CheckStatus
-	16, // 3: micropod.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	16, // 4: micropod.v1.Event.time:type_name -> google.protobuf.Timestamp
-	15, // 5: micropod.v1.Event.attributes:type_name -> micropod.v1.Event.AttributesEntry
-	12, // 6: micropod.v1.DiskUsageResponse.images:type_name -> micropod.v1.DiskSum
-	12, // 7: micropod.v1.DiskUsageResponse.root_filesystems:type_name -> micropod.v1.DiskSum
-	12, // 8: micropod.v1.DiskUsageResponse.container_disks:type_name -> micropod.v1.DiskSum
-	12, // 9: micropod.v1.DiskUsageResponse.container_logs:type_name -> micropod.v1.DiskSum
-	12, // 10: micropod.v1.DiskUsageResponse.boot_cache:type_name -> micropod.v1.DiskSum
-	13, // 11: micropod.v1.DiskUsageResponse.image_list:type_name -> micropod.v1.ImageDiskUsage
-	14, // 12: micropod.v1.DiskUsageResponse.container_list:type_name -> micropod.v1.ContainerDiskUsage
-	16, // 13: micropod.v1.ImageDiskUsage.created_at:type_name -> google.protobuf.Timestamp
-	1,  // 14: micropod.v1.System.Version:input_type -> micropod.v1.VersionRequest
-	3,  // 15: micropod.v1.System.Info:input_type -> micropod.v1.InfoRequest
-	5,  // 16: micropod.v1.System.Doctor:input_type -> micropod.v1.DoctorRequest
-	8,  // 17: micropod.v1.System.Events:input_type -> micropod.v1.EventsRequest
-	10, // 18: micropod.v1.System.DiskUsage:input_type -> micropod.v1.DiskUsageRequest
-	2,  // 19: micropod.v1.System.Version:output_type -> micropod.v1.VersionResponse
-	4,  // 20: micropod.v1.System.Info:output_type -> micropod.v1.InfoResponse
-	6,  // 21: micropod.v1.System.Doctor:output_type -> micropod.v1.DoctorResponse
-	9,  // 22: micropod.v1.System.Events:output_type -> micropod.v1.Event
-	11, // 23: micropod.v1.System.DiskUsage:output_type -> micropod.v1.DiskUsageResponse
-	19, // [19:24] is the sub-list for method output_type
-	14, // [14:19] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	3,  // 0: micropod.v1.TraceResponse.spans:type_name -> micropod.v1.Span
+	19, // 1: micropod.v1.Span.begin:type_name -> google.protobuf.Timestamp
+	19, // 2: micropod.v1.Span.end:type_name -> google.protobuf.Timestamp
+	19, // 3: micropod.v1.InfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	10, // 4: micropod.v1.DoctorResponse.checks:type_name -> micropod.v1.Check
+	0,  // 5: micropod.v1.Check.status:type_name -> micropod.v1.CheckStatus
+	19, // 6: micropod.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	19, // 7: micropod.v1.Event.time:type_name -> google.protobuf.Timestamp
+	18, // 8: micropod.v1.Event.attributes:type_name -> micropod.v1.Event.AttributesEntry
+	15, // 9: micropod.v1.DiskUsageResponse.images:type_name -> micropod.v1.DiskSum
+	15, // 10: micropod.v1.DiskUsageResponse.root_filesystems:type_name -> micropod.v1.DiskSum
+	15, // 11: micropod.v1.DiskUsageResponse.container_disks:type_name -> micropod.v1.DiskSum
+	15, // 12: micropod.v1.DiskUsageResponse.container_logs:type_name -> micropod.v1.DiskSum
+	15, // 13: micropod.v1.DiskUsageResponse.boot_cache:type_name -> micropod.v1.DiskSum
+	16, // 14: micropod.v1.DiskUsageResponse.image_list:type_name -> micropod.v1.ImageDiskUsage
+	17, // 15: micropod.v1.DiskUsageResponse.container_list:type_name -> micropod.v1.ContainerDiskUsage
+	19, // 16: micropod.v1.ImageDiskUsage.created_at:type_name -> google.protobuf.Timestamp
+	4,  // 17: micropod.v1.System.Version:input_type -> micropod.v1.VersionRequest
+	6,  // 18: micropod.v1.System.Info:input_type -> micropod.v1.InfoRequest
+	8,  // 19: micropod.v1.System.Doctor:input_type -> micropod.v1.DoctorRequest
+	11, // 20: micropod.v1.System.Events:input_type -> micropod.v1.EventsRequest
+	13, // 21: micropod.v1.System.DiskUsage:input_type -> micropod.v1.DiskUsageRequest
+	1,  // 22: micropod.v1.System.Trace:input_type -> micropod.v1.TraceRequest
+	5,  // 23: micropod.v1.System.Version:output_type -> micropod.v1.VersionResponse
+	7,  // 24: micropod.v1.System.Info:output_type -> micropod.v1.InfoResponse
+	9,  // 25: micropod.v1.System.Doctor:output_type -> micropod.v1.DoctorResponse
+	12, // 26: micropod.v1.System.Events:output_type -> micropod.v1.Event
+	14, // 27: micropod.v1.System.DiskUsage:output_type -> micropod.v1.DiskUsageResponse
+	2,  // 28: micropod.v1.System.Trace:output_type -> micropod.v1.TraceResponse
+	23, // [23:29] is the sub-list for method output_type
+	17, // [17:23] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_system_proto_init() }
@@ -1241,7 +1434,7 @@ func file_micropod_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_system_proto_rawDesc), len(file_micropod_v1_system_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,7 +29,8 @@ type Machines struct {
 	// Before is called at the begin of a method, without lock.
 	Before func(method string)
 
-	all map[string]*vm
+	all    map[string]*vm
+	making <-chan struct{}
 }
 
 type vm struct {
@@ -53,6 +54,20 @@ func (m *Machines) enter(method string) error {
 		before(method)
 	}
 	return err
+}
+
+// Ready implements container.Machines: what SetMaking was told.
+func (m *Machines) Ready(context.Context, machine.Spec) <-chan struct{} {
+	m.Lock()
+	defer m.Unlock()
+	return m.making
+}
+
+// SetMaking has Create find that what a start waits for is being made, until the channel is closed.
+func (m *Machines) SetMaking(making <-chan struct{}) {
+	m.Lock()
+	defer m.Unlock()
+	m.making = making
 }
 
 // Create implements container.Machines.

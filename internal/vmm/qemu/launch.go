@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/micropod/micropod/internal/tracing"
 	"github.com/micropod/micropod/internal/undo"
 	"github.com/micropod/micropod/internal/vmm"
 )
@@ -121,7 +122,10 @@ func (e *Engine) launch(ctx context.Context, l *launch, memory *os.File, prepare
 		return nil, err
 	}
 	steps.Add("deleting the cgroup", func(context.Context) error { return m.cgroup.Delete() })
-	if err := e.spawn(ctx, l, m, files, &steps); err != nil {
+	part, end := tracing.Step(ctx, "spawning QEMU")
+	err = e.spawn(part, l, m, files, &steps)
+	end(err)
+	if err != nil {
 		return nil, err
 	}
 	files.close() // or a dead QEMU's sockets would still accept
@@ -261,13 +265,19 @@ func kvmGroups(l *launch) ([]uint32, error) {
 
 // begin brings a stopped QEMU to where its guest runs.
 func (m *machine) begin(ctx context.Context, prepare func(context.Context, *machine) error) error {
-	if err := m.connectFirst(ctx); err != nil {
+	part, end := tracing.Step(ctx, "QEMU's own start")
+	err := m.connectFirst(part)
+	end(err)
+	if err != nil {
 		return m.startError(ctx, "connecting to QMP", err)
 	}
 	if err := m.console.bound(); err != nil {
 		return m.startError(ctx, "bounding the console", err)
 	}
-	if err := prepare(ctx, m); err != nil {
+	part, end = tracing.Step(ctx, "loading the state of devices")
+	err = prepare(part, m)
+	end(err)
+	if err != nil {
 		return m.startError(ctx, "restoring", err)
 	}
 	if err := m.execute(ctx, "cont", nil, nil); err != nil {

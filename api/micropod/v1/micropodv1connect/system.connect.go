@@ -46,6 +46,8 @@ const (
 	SystemEventsProcedure = "/micropod.v1.System/Events"
 	// SystemDiskUsageProcedure is the fully-qualified name of the System's DiskUsage RPC.
 	SystemDiskUsageProcedure = "/micropod.v1.System/DiskUsage"
+	// SystemTraceProcedure is the fully-qualified name of the System's Trace RPC.
+	SystemTraceProcedure = "/micropod.v1.System/Trace"
 )
 
 // SystemClient is a client for the micropod.v1.System service.
@@ -58,6 +60,9 @@ type SystemClient interface {
 	Events(context.Context, *connect.Request[v1.EventsRequest]) (*connect.ServerStreamForClient[v1.Event], error)
 	// DiskUsage measures what the daemon keeps below its data folder.
 	DiskUsage(context.Context, *connect.Request[v1.DiskUsageRequest]) (*connect.Response[v1.DiskUsageResponse], error)
+	// Trace gives the spans of a call, ended by now, whose client sent the header traceparent (W3C Trace Context) with
+	// the flag "sampled". The daemon keeps those of the last calls only.
+	Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error)
 }
 
 // NewSystemClient constructs a client for the micropod.v1.System service. By default, it uses the
@@ -101,6 +106,12 @@ func NewSystemClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(systemMethods.ByName("DiskUsage")),
 			connect.WithClientOptions(opts...),
 		),
+		trace: connect.NewClient[v1.TraceRequest, v1.TraceResponse](
+			httpClient,
+			baseURL+SystemTraceProcedure,
+			connect.WithSchema(systemMethods.ByName("Trace")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -111,6 +122,7 @@ type systemClient struct {
 	doctor    *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
 	events    *connect.Client[v1.EventsRequest, v1.Event]
 	diskUsage *connect.Client[v1.DiskUsageRequest, v1.DiskUsageResponse]
+	trace     *connect.Client[v1.TraceRequest, v1.TraceResponse]
 }
 
 // Version calls micropod.v1.System.Version.
@@ -138,6 +150,11 @@ func (c *systemClient) DiskUsage(ctx context.Context, req *connect.Request[v1.Di
 	return c.diskUsage.CallUnary(ctx, req)
 }
 
+// Trace calls micropod.v1.System.Trace.
+func (c *systemClient) Trace(ctx context.Context, req *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error) {
+	return c.trace.CallUnary(ctx, req)
+}
+
 // SystemHandler is an implementation of the micropod.v1.System service.
 type SystemHandler interface {
 	Version(context.Context, *connect.Request[v1.VersionRequest]) (*connect.Response[v1.VersionResponse], error)
@@ -148,6 +165,9 @@ type SystemHandler interface {
 	Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.Event]) error
 	// DiskUsage measures what the daemon keeps below its data folder.
 	DiskUsage(context.Context, *connect.Request[v1.DiskUsageRequest]) (*connect.Response[v1.DiskUsageResponse], error)
+	// Trace gives the spans of a call, ended by now, whose client sent the header traceparent (W3C Trace Context) with
+	// the flag "sampled". The daemon keeps those of the last calls only.
+	Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error)
 }
 
 // NewSystemHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -187,6 +207,12 @@ func NewSystemHandler(svc SystemHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(systemMethods.ByName("DiskUsage")),
 		connect.WithHandlerOptions(opts...),
 	)
+	systemTraceHandler := connect.NewUnaryHandler(
+		SystemTraceProcedure,
+		svc.Trace,
+		connect.WithSchema(systemMethods.ByName("Trace")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/micropod.v1.System/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case SystemVersionProcedure:
@@ -199,6 +225,8 @@ func NewSystemHandler(svc SystemHandler, opts ...connect.HandlerOption) (string,
 			systemEventsHandler.ServeHTTP(w, r)
 		case SystemDiskUsageProcedure:
 			systemDiskUsageHandler.ServeHTTP(w, r)
+		case SystemTraceProcedure:
+			systemTraceHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -226,4 +254,8 @@ func (UnimplementedSystemHandler) Events(context.Context, *connect.Request[v1.Ev
 
 func (UnimplementedSystemHandler) DiskUsage(context.Context, *connect.Request[v1.DiskUsageRequest]) (*connect.Response[v1.DiskUsageResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.System.DiskUsage is not implemented"))
+}
+
+func (UnimplementedSystemHandler) Trace(context.Context, *connect.Request[v1.TraceRequest]) (*connect.Response[v1.TraceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.System.Trace is not implemented"))
 }
