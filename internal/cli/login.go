@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/micropod/micropod/internal/image/credentials"
 	"github.com/micropod/micropod/internal/image/registry"
@@ -133,13 +132,10 @@ func (o *loginOptions) ask(a *app) (user, password string, err error) {
 		user = strings.TrimSpace(line)
 	}
 	if password == "" {
-		fmt.Fprint(a.err, "Password: ")
-		b, err := term.ReadPassword(int(a.in.Fd()))
-		fmt.Fprintln(a.err)
-		if err != nil {
+		if password, err = readPassword(a.in, func() { fmt.Fprint(a.err, "Password: ") }); err != nil {
 			return "", "", fmt.Errorf("reading the password: %w", err)
 		}
-		password = string(b)
+		fmt.Fprintln(a.err)
 	}
 	if user == "" || password == "" {
 		return "", "", usagef("", "user name and password cannot be empty")
