@@ -63,25 +63,33 @@ func TestImportHostile(t *testing.T) {
 		archive []byte
 		want    error
 	}{
-		"empty":                   {nil, image.ErrCorrupt},
-		"noise":                   {noise(100_000, "n"), image.ErrCorrupt},
-		"zeros":                   {make([]byte, 10240), image.ErrCorrupt},
-		"cut gzip":                {imagetest.Gzip.Pack(b.OCIArchive("a:1"))[:1000], image.ErrCorrupt},
-		"cut tar":                 {b.OCIArchive("a:1")[:200_000], image.ErrCorrupt},
-		"gzip magic only":         {[]byte("\x1f\x8b\x08"), image.ErrCorrupt},
-		"zstd magic only":         {[]byte("\x28\xb5\x2f\xfd"), image.ErrCorrupt},
-		"bomb":                    {bomb, image.ErrCorrupt},
-		"layer changed":           {oci(func(f map[string]string) { f[layer] = f[layer][1:] + "x" }), image.ErrCorrupt},
-		"layer cut":               {oci(func(f map[string]string) { f[layer] = f[layer][:99] }), image.ErrCorrupt},
-		"layer missing":           {oci(func(f map[string]string) { delete(f, layer) }), image.ErrCorrupt},
-		"config missing":          {oci(func(f map[string]string) { delete(f, config) }), image.ErrCorrupt},
-		"config changed":          {oci(func(f map[string]string) { f[config] = "{}" }), image.ErrCorrupt},
-		"wrong diff id":           {wrongDiff(), nil},
-		"digest with path":        {withDigest("sha256:../../../../etc/passwd"), image.ErrCorrupt},
-		"digest of unknown kind":  {withDigest("md5:d41d8cd98f00b204e9800998ecf8427e"), image.ErrCorrupt},
-		"digest in capitals":      {withDigest("sha256:" + strings.ToUpper(b.Digest().Encoded())), image.ErrCorrupt},
-		"index nested deep":       {oci(func(f map[string]string) { f["index.json"] = strings.Repeat("[", 100_000) }), image.ErrCorrupt},
-		"manifest nested deep":    {withManifest(`{"schemaVersion":2,"config":` + strings.Repeat(`{"a":`, 100_000)), image.ErrCorrupt},
+		"empty":                  {nil, image.ErrCorrupt},
+		"noise":                  {noise(100_000, "n"), image.ErrCorrupt},
+		"zeros":                  {make([]byte, 10240), image.ErrCorrupt},
+		"cut gzip":               {imagetest.Gzip.Pack(b.OCIArchive("a:1"))[:1000], image.ErrCorrupt},
+		"cut tar":                {b.OCIArchive("a:1")[:200_000], image.ErrCorrupt},
+		"gzip magic only":        {[]byte("\x1f\x8b\x08"), image.ErrCorrupt},
+		"zstd magic only":        {[]byte("\x28\xb5\x2f\xfd"), image.ErrCorrupt},
+		"bomb":                   {bomb, image.ErrCorrupt},
+		"layer changed":          {oci(func(f map[string]string) { f[layer] = f[layer][1:] + "x" }), image.ErrCorrupt},
+		"layer cut":              {oci(func(f map[string]string) { f[layer] = f[layer][:99] }), image.ErrCorrupt},
+		"layer missing":          {oci(func(f map[string]string) { delete(f, layer) }), image.ErrCorrupt},
+		"config missing":         {oci(func(f map[string]string) { delete(f, config) }), image.ErrCorrupt},
+		"config changed":         {oci(func(f map[string]string) { f[config] = "{}" }), image.ErrCorrupt},
+		"wrong diff id":          {wrongDiff(), nil},
+		"digest with path":       {withDigest("sha256:../../../../etc/passwd"), image.ErrCorrupt},
+		"digest of unknown kind": {withDigest("md5:d41d8cd98f00b204e9800998ecf8427e"), image.ErrCorrupt},
+		"digest in capitals":     {withDigest("sha256:" + strings.ToUpper(b.Digest().Encoded())), image.ErrCorrupt},
+		"index nested deep":      {oci(func(f map[string]string) { f["index.json"] = strings.Repeat("[", 100_000) }), image.ErrCorrupt},
+		"manifest nested deep":   {withManifest(`{"schemaVersion":2,"config":` + strings.Repeat(`{"a":`, 100_000)), image.ErrCorrupt},
+		"index that holds itself": {oci(func(f map[string]string) {
+			// No content can have its own digest, so the blob of that name is not what it says.
+			self := imagetest.Descriptor([]byte("self"), ocispec.MediaTypeImageIndex)
+			self.Size = int64(len(imagetest.Index(self)))
+			f["index.json"] = string(imagetest.Index(self))
+			f[imagetest.BlobPath([]byte("self"))] = f["index.json"]
+		}), image.ErrCorrupt},
+		"index called a manifest": {withIndex(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: b.Digest(), Size: int64(len(b.Manifest))}), image.ErrCorrupt},
 		"index too large":         {oci(func(f map[string]string) { f["index.json"] += strings.Repeat(" ", 5<<20) }), image.ErrCorrupt},
 		"index of nothing":        {withIndex(), image.ErrCorrupt},
 		"negative size":           {withIndex(ocispec.Descriptor{MediaType: b.ManifestType, Digest: b.Digest(), Size: -1}), image.ErrCorrupt},

@@ -47,29 +47,30 @@ func TestPrivateImage(t *testing.T) {
 	if r := h.runWith(t, "", env, "run", "--rm", ref); r.code != 0 || r.stdout != "first\n" {
 		t.Fatalf("run of a private image:\n%v", r)
 	}
+	first := h.must(t, "image", "inspect", "-f", "{{.Id}}", ref)
 	pushTo(t, saying(t, "second"), ref, "ann:secret")
-	words := func(what string, flags ...string) string {
+	imageOf := func(what string, flags ...string) string {
 		t.Helper()
 		name := h.name(t)
 		if r := h.runWith(t, "", env, append(append([]string{"create", "--name", name}, flags...), ref)...); r.code != 0 {
 			t.Fatalf("%s:\n%v", what, r)
 		}
 		defer h.must(t, "rm", name)
-		return h.must(t, "inspect", "-f", "{{.Config.Cmd}}", name)
+		return h.must(t, "inspect", "-f", "{{.Image}}", name)
 	}
 	for _, c := range []struct {
 		what  string
 		flags []string
-		want  string
+		moved bool
 	}{
-		{"by default", nil, "first"},
-		{"missing", []string{"--pull", "missing"}, "first"},
-		{"never", []string{"--pull", "never"}, "first"},
-		{"always", []string{"--pull", "always", "--platform", "linux/amd64"}, "second"},
-		{"missing after always", []string{"--pull", "missing"}, "second"},
+		{"by default", nil, false},
+		{"missing", []string{"--pull", "missing"}, false},
+		{"never", []string{"--pull", "never"}, false},
+		{"always", []string{"--pull", "always", "--platform", "linux/amd64"}, true},
+		{"missing after always", []string{"--pull", "missing"}, true},
 	} {
-		if got := words(c.what, c.flags...); !strings.Contains(got, c.want) {
-			t.Errorf("%s: the container's command is %s, want %q", c.what, got, c.want)
+		if got := imageOf(c.what, c.flags...); (got != first) != c.moved {
+			t.Errorf("%s: the container's image is %s; moved from %s: want %v", c.what, got, first, c.moved)
 		}
 	}
 	if r := h.runWith(t, "", env, "run", "--rm", "--pull", "always", "--platform", "linux/arm64", ref); r.code != 125 || !strings.Contains(r.stderr, "linux/arm64") {
