@@ -20,6 +20,7 @@ type pool struct {
 
 	mu    sync.Mutex
 	spare []*slot
+	todo  []func() // cleaning, first
 
 	wake   chan struct{} // of size 1: there is something to do
 	ctx    context.Context
@@ -63,6 +64,30 @@ func (p *pool) give(s *slot) bool {
 	return true
 }
 
+// later has something done by the pool's goroutine, before it makes slots and before
+// close returns.
+func (p *pool) later(do func()) {
+	p.mu.Lock()
+	p.todo = append(p.todo, do)
+	p.mu.Unlock()
+	p.nudge()
+}
+
+func (p *pool) cleanUp() {
+	for {
+		p.mu.Lock()
+		todo := p.todo
+		p.todo = nil
+		p.mu.Unlock()
+		if len(todo) == 0 {
+			return
+		}
+		for _, do := range todo {
+			do()
+		}
+	}
+}
+
 func (p *pool) missing() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,12 +111,14 @@ func (p *pool) run() {
 			return
 		case <-p.wake:
 		}
+		p.cleanUp()
 		for p.ctx.Err() == nil && p.missing() {
 			s, err := p.make()
 			if err != nil {
 				p.log.Warn("making a spare network slot", "error", err)
 				break
 			}
+			p.cleanUp()
 			if !p.give(s) {
 				if err := p.remove(s); err != nil {
 					p.log.Warn("removing a spare network slot", "error", err)
@@ -105,6 +132,7 @@ func (p *pool) run() {
 func (p *pool) close() error {
 	p.cancel()
 	<-p.done
+	p.cleanUp()
 	p.mu.Lock()
 	spare := p.spare
 	p.spare = nil

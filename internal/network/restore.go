@@ -34,8 +34,12 @@ func (h *Host) restore(networks []Network, slots []Slot) (gone []Slot, err error
 		}
 	}
 	for _, s := range slots {
-		if known[s.ID] {
-			h.note(s)
+		if !known[s.ID] {
+			continue
+		}
+		h.note(s)
+		if err := h.plugAgain(&s); err != nil {
+			return nil, fmt.Errorf("network slot %s: %w", s.ID, err)
 		}
 	}
 	h.republish()
@@ -65,6 +69,26 @@ func (h *Host) note(s Slot) {
 			n.note(s.ID, &i)
 		}
 	}
+}
+
+// plugAgain puts the ports of a slot on their bridges, if those had to be made again.
+func (h *Host) plugAgain(s *Slot) error {
+	for _, i := range s.Interfaces {
+		n := h.networks[i.Network] // nobody else knows h yet
+		if n == nil {
+			return fmt.Errorf("%s: %w", i.Network, ErrNoNetwork)
+		}
+		l, err := h.links.LinkByName(portName(s.ID, i.Index))
+		if err != nil {
+			return err
+		}
+		if a := l.Attrs(); a.MasterIndex != n.index {
+			if err := h.plug(a.Index, n.index); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // sweep removes namespaces and devices of this daemon's that are on nobody's record.

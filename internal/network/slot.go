@@ -155,13 +155,7 @@ func (h *Host) removeSlot(s *slot) error {
 	for i := range h.NICs {
 		errs = append(errs, h.removeLink(portName(s.id, i)))
 	}
-	if s.guards != nil {
-		errs = append(errs, s.guards.CloseLasting())
-	}
-	if s.ns != nil {
-		errs = append(errs, s.ns.Close())
-	}
-	return errors.Join(append(errs, removeNamespace(h.path(s.id)))...)
+	return errors.Join(append(errs, s.close(), removeNamespace(h.path(s.id)))...)
 }
 
 func (h *Host) removeLink(name string) error {

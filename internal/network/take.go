@@ -37,39 +37,55 @@ func (h *Host) TakeSlot(ctx context.Context, r SlotRequest) (_ *Slot, err error)
 	}
 	steps.Add("removing the slot", func(context.Context) error { return h.removeSlot(made) })
 	s := &Slot{ID: made.id, NetNS: h.path(made.id)}
-	bridges, err := h.assign(s, r.Interfaces)
-	if err != nil {
+	if err := h.assign(s, r.Interfaces); err != nil {
 		return nil, err
 	}
 	steps.Add("giving addresses back", func(context.Context) error { h.forget(s); return nil })
-	if err := h.join(made, s, bridges, r); err != nil {
+	if err := made.give(h.NICs, r.UID, r.GID); err != nil {
 		return nil, err
 	}
-	return s, ctx.Err()
+	for _, i := range s.Interfaces {
+		steps.Add("forgetting who it is", func(context.Context) error { return h.expel(func(t *table) elements { return t.ofInterface(i) }) })
+		if err := h.join(made, i); err != nil {
+			return nil, fmt.Errorf("joining network %s: %w", i.Network, err)
+		}
+	}
+	return s.clone(), errors.Join(made.guards.CloseLasting(), made.ns.Close(), ctx.Err())
 }
 
-// assign notes the slot and its addresses, and returns the indexes of its bridges.
-func (h *Host) assign(s *Slot, wanted []InterfaceRequest) (bridges []int, err error) {
+func (s *Slot) clone() *Slot {
+	c := *s
+	c.Interfaces = append([]Interface(nil), s.Interfaces...)
+	return &c
+}
+
+// assign notes the slot and its addresses.
+func (h *Host) assign(s *Slot, wanted []InterfaceRequest) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for index, w := range wanted {
-		n := h.networks[w.Network]
-		var i *Interface
-		if n == nil {
-			err = fmt.Errorf("network %q: %w", w.Network, ErrNoNetwork)
-		} else {
-			i, err = n.assign(s.ID, w)
-		}
+		i, err := h.assignOne(s, index, w)
 		if err != nil {
 			h.forgetLocked(s)
-			return nil, err
+			return err
 		}
-		i.Index, i.TAP = index, tapName(index)
 		s.Interfaces = append(s.Interfaces, *i)
-		bridges = append(bridges, n.index)
 	}
 	h.slots[s.ID] = s
-	return bridges, nil
+	return nil
+}
+
+func (h *Host) assignOne(s *Slot, index int, w InterfaceRequest) (*Interface, error) {
+	n := h.networks[w.Network]
+	if n == nil {
+		return nil, fmt.Errorf("network %q: %w", w.Network, ErrNoNetwork)
+	}
+	i, err := n.assign(s.ID, w)
+	if err != nil {
+		return nil, err
+	}
+	i.Index, i.TAP = index, tapName(index)
+	return i, nil
 }
 
 func (h *Host) forget(s *Slot) {
@@ -87,37 +103,47 @@ func (h *Host) forgetLocked(s *Slot) {
 	delete(h.slots, s.ID)
 }
 
-// join makes a clean slot a machine's.
-func (h *Host) join(made *slot, s *Slot, bridges []int, r SlotRequest) error {
-	err := within(made.ns, func() error {
-		for index := range s.Interfaces {
-			if err := giveTAP(tapName(index), r.UID, r.GID); err != nil {
+// give lets a user open all TAPs. It fails while another has one open.
+func (s *slot) give(nics, uid, gid int) error {
+	return within(s.ns, func() error {
+		for index := range nics {
+			if err := giveTAP(tapName(index), uid, gid); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		return err
+}
+
+// join opens one interface of a slot to its network.
+func (h *Host) join(made *slot, i Interface) error {
+	h.mu.Lock()
+	n := h.networks[i.Network]
+	h.mu.Unlock()
+	if n == nil {
+		return ErrNoNetwork
 	}
-	for n := range s.Interfaces {
-		i := &s.Interfaces[n]
-		if err := made.setMTU(h, n, i.MTU); err != nil {
-			return fmt.Errorf("MTU of %s: %w", i.TAP, err)
-		}
-		if err := guardOf(n).admit(made.guards, i); err != nil {
+	if err := made.setMTU(h, i.Index, i.MTU); err != nil {
+		return fmt.Errorf("MTU of %s: %w", i.TAP, err)
+	}
+	if err := made.limit(i.Index, i.Limits); err != nil {
+		return fmt.Errorf("limits of %s: %w", i.TAP, err)
+	}
+	if e := func(t *table) elements { return t.ofInterface(i) }; i.AllowMetadata {
+		if err := h.admit(e); err != nil {
 			return err
 		}
+	}
+	if err := h.plug(made.ports[i.Index], n.index); err != nil {
+		return fmt.Errorf("plugging %s in: %w", portName(made.id, i.Index), err)
+	}
+	if err := guardOf(i.Index).admit(made.guards, &i); err != nil {
+		return err
 	}
 	if err := made.guards.Flush(); err != nil {
 		return fmt.Errorf("opening the guard: %w", err)
 	}
-	for n, bridge := range bridges {
-		if err := h.plug(made.ports[n], bridge); err != nil {
-			return fmt.Errorf("joining network %s: %w", s.Interfaces[n].Network, err)
-		}
-	}
-	return errors.Join(made.guards.CloseLasting(), made.ns.Close())
+	return nil
 }
 
 // plug puts a port on a bridge and sets it up. Where br_netfilter is loaded, a machine that
@@ -137,57 +163,64 @@ func (s *slot) setMTU(h *Host, index, mtu int) error {
 	if s.mtus[index] == mtu {
 		return nil
 	}
-	inside, err := netlink.NewHandleAt(netns.NsHandle(s.ns.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer inside.Close()
 	if err := h.links.LinkSetMTU(device(s.ports[index]), mtu); err != nil {
 		return err
 	}
-	for _, name := range []string{tapName(index), ethName(index)} {
-		l, err := inside.LinkByName(name)
-		if err != nil {
-			return err
+	err := s.inside(func(links *netlink.Handle) error {
+		for _, name := range []string{tapName(index), ethName(index)} {
+			l, err := links.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if err := links.LinkSetMTU(l, mtu); err != nil {
+				return err
+			}
 		}
-		if err := inside.LinkSetMTU(l, mtu); err != nil {
-			return err
-		}
-	}
+		return nil
+	})
 	s.mtus[index] = mtu
-	return nil
+	return err
 }
 
-// ReleaseSlot takes a slot back whose VMM has ended: what is left of its traffic is
-// cut, its addresses are free again. A slot that is not there is no error.
-func (h *Host) ReleaseSlot(id string) error {
-	h.mu.Lock()
-	s := h.slots[id]
-	h.mu.Unlock()
-	if s == nil {
-		return nil
-	}
-	if err := h.Unpublish(id); err != nil {
-		return err
-	}
-	made, err := h.find(s)
+// inside runs f with a netlink socket in the slot's namespace.
+func (s *slot) inside(f func(*netlink.Handle) error) error {
+	links, err := netlink.NewHandleAt(netns.NsHandle(s.ns.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
 	}
-	if err := h.removeSlot(made); err != nil {
-		return fmt.Errorf("removing network slot %s: %w", id, err)
-	}
-	h.forget(s)
-	return nil
+	defer links.Close()
+	return f(links)
 }
 
 // find opens what the host has of a slot that is taken.
-func (h *Host) find(s *Slot) (*slot, error) {
+func (h *Host) find(s *Slot) (_ *slot, err error) {
 	made := &slot{id: s.ID}
-	ns, err := os.Open(s.NetNS)
-	if err != nil {
-		return nil, fmt.Errorf("network slot %s: %w", s.ID, err)
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("network slot %s: %w", s.ID, err), made.close())
+		}
+	}()
+	if made.ns, err = os.Open(s.NetNS); err != nil {
+		return nil, err
 	}
-	made.ns = ns
-	return made, nil
+	for index := range h.NICs {
+		l, err := h.links.LinkByName(portName(s.ID, index))
+		if err != nil {
+			return nil, err
+		}
+		made.ports, made.mtus = append(made.ports, l.Attrs().Index), append(made.mtus, l.Attrs().MTU)
+	}
+	return made, made.openGuards()
+}
+
+// close lets go of what is open of a slot; the slot stays.
+func (s *slot) close() error {
+	var errs []error
+	if s.guards != nil {
+		errs = append(errs, s.guards.CloseLasting())
+	}
+	if s.ns != nil {
+		errs = append(errs, s.ns.Close())
+	}
+	return errors.Join(errs...)
 }
