@@ -34,7 +34,7 @@ func (s *space) assign(slot string, want InterfaceRequest) (*Interface, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Interface{Network: s.ID, MAC: mac, MTU: s.MTU, Limits: want.Limits, AllowMetadata: want.AllowMetadata}
+	i := &Interface{Network: s.ID, Bridge: s.Bridge, MAC: mac, MTU: s.MTU, Limits: want.Limits, AllowMetadata: want.AllowMetadata}
 	for _, subnet := range s.Subnets {
 		addr, err := s.choose(subnet, want.Addrs)
 		if err != nil {

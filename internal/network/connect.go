@@ -34,7 +34,7 @@ func (h *Host) Connect(ctx context.Context, slotID string, r InterfaceRequest) (
 	if err := h.join(made, *i); err != nil {
 		return nil, fmt.Errorf("joining network %s: %w", i.Network, err)
 	}
-	return i, ctx.Err()
+	return i, errors.Join(h.retell(s, *i), ctx.Err())
 }
 
 // assignFurther notes a further interface of a slot.
@@ -97,10 +97,15 @@ func (h *Host) Disconnect(slotID string, index int) error {
 		n.forget(&i)
 	}
 	h.mu.Unlock()
-	if len(h.table().ofInterface(i)) == 0 {
+	return h.retell(of, i)
+}
+
+// retell brings the table to what is noted of a slot, one interface of which came or went.
+func (h *Host) retell(s *Slot, i Interface) error {
+	if len(s.Published.Ports) == 0 && len(h.table().ofInterface(i)) == 0 {
 		return nil
 	}
-	return h.expel(func(t *table) elements { return t.ofInterface(i) })
+	return h.writeTable()
 }
 
 // Slot is what the host knows of a slot that is taken, to be put on record.

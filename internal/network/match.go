@@ -173,23 +173,40 @@ func lastAddr(p netip.Prefix) netip.Addr {
 // (linux/netfilter/nf_tables.h, enum nft_registers).
 const reg32 = unix.NFT_REG32_00
 
-// translate sends the connection on to what the map has for its destination: with byAddr
-// address, protocol and port are the key, else the latter two. addrLen is in bytes.
-func translate(m *nftables.Set, addr, addrLen uint32, byAddr bool) rule {
-	var r rule
-	next := uint32(reg32)
-	if byAddr {
-		r = append(r, &expr.Payload{DestRegister: next, Base: network, Offset: addr, Len: addrLen})
-		next += addrLen / 4
+// portKind says what a map of published ports has as key before protocol and port.
+type portKind struct {
+	near   bool // the bridge that it comes by
+	byAddr bool // the host's address
+	four   bool // the family
+}
+
+func (k portKind) addrLen() uint32 {
+	if k.four {
+		return 4
 	}
-	family := uint32(unix.NFPROTO_IPV4)
-	if addrLen == 16 {
-		family = unix.NFPROTO_IPV6
+	return 16
+}
+
+// translate sends the connection on to what the map has for its destination.
+func translate(k portKind, m *nftables.Set) rule {
+	family, addr, is := uint32(unix.NFPROTO_IPV6), uint32(ip6Dst), isIPv6
+	if k.four {
+		family, addr, is = unix.NFPROTO_IPV4, ip4Dst, isIPv4
+	}
+	r := when(is, toHost)
+	next := uint32(reg32)
+	if k.near {
+		r = append(r, &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: next})
+		next += unix.IFNAMSIZ / 4
+	}
+	if k.byAddr {
+		r = append(r, &expr.Payload{DestRegister: next, Base: network, Offset: addr, Len: k.addrLen()})
+		next += k.addrLen() / 4
 	}
 	return append(r,
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: next},
 		&expr.Payload{DestRegister: next + 1, Base: transport, Offset: portDst, Len: 2},
 		&expr.Lookup{SourceRegister: reg32, DestRegister: reg32, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: reg32, RegProtoMin: reg32 + addrLen/4, Specified: true},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: reg32, RegProtoMin: reg32 + k.addrLen()/4, Specified: true},
 	)
 }

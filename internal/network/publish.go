@@ -192,34 +192,68 @@ func (s *Slot) target(four bool) netip.Addr {
 	return netip.Addr{}
 }
 
+// portKinds are all maps, those that ask for an address first.
+var portKinds = []portKind{
+	{near: true, byAddr: true, four: true}, {near: true, byAddr: true}, {near: true, four: true}, {near: true},
+	{byAddr: true, four: true}, {byAddr: true}, {four: true}, {},
+}
+
+// set is the map, without its table.
+func (k portKind) set() nftables.Set {
+	name, addr := "ports6", nftables.TypeIP6Addr
+	if k.four {
+		name, addr = "ports4", nftables.TypeIPAddr
+	}
+	var key []nftables.SetDatatype
+	if k.byAddr {
+		name, key = "address-"+name, append(key, addr)
+	}
+	if k.near {
+		name, key = "near-"+name, append([]nftables.SetDatatype{nftables.TypeIFName}, key...)
+	}
+	return nftables.Set{
+		Name: name, IsMap: true, Concatenation: true,
+		KeyType:  nftables.MustConcatSetType(append(key, nftables.TypeInetProto, nftables.TypeInetService)...),
+		DataType: nftables.MustConcatSetType(addr, nftables.TypeInetService),
+	}
+}
+
 // ofPorts is what the slot's published ports put into the table.
 func (t *table) ofPorts(s *Slot) elements {
 	e := elements{}
 	for _, p := range s.Published.Ports {
 		for _, four := range []bool{true, false} {
-			to := s.target(four)
-			if !to.IsValid() || p.HostIP.IsValid() && p.HostIP.Is4() != four {
+			if p.HostIP.IsValid() && p.HostIP.Is4() != four {
 				continue
 			}
-			set := t.portMap(four, p.HostIP.IsValid())
-			e[set] = append(e[set], nftables.SetElement{Key: p.key(), Val: append(to.AsSlice(), pad(port(p.Port))...)})
+			add := func(near bool, before []byte, to netip.Addr) {
+				set := t.ports[portKind{near: near, byAddr: p.HostIP.IsValid(), four: four}]
+				e[set] = append(e[set], nftables.SetElement{Key: append(before, p.key()...), Val: append(to.AsSlice(), pad(port(p.Port))...)})
+			}
+			if to := s.target(four); to.IsValid() {
+				add(false, nil, to)
+			}
+			for _, i := range s.Interfaces {
+				if to := i.addr(four); to.IsValid() {
+					add(true, ifname(i.Bridge), to)
+				}
+			}
 		}
 	}
 	return e
 }
 
-func (t *table) portMap(four, byAddr bool) *nftables.Set {
-	switch {
-	case four && byAddr:
-		return t.addrPorts4
-	case four:
-		return t.ports4
-	case byAddr:
-		return t.addrPorts6
+// addr is the interface's address of a family, or the zero Addr.
+func (i Interface) addr(four bool) netip.Addr {
+	for _, p := range i.Addrs {
+		if p.Addr().Is4() == four {
+			return p.Addr()
+		}
 	}
-	return t.ports6
+	return netip.Addr{}
 }
 
+// key is all of the key but the bridge.
 func (p Port) key() []byte {
 	key := append(pad([]byte{p.protocol()}), pad(port(p.HostPort))...)
 	if p.HostIP.IsValid() {

@@ -4,6 +4,8 @@
 package network
 
 import (
+	"slices"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -53,24 +55,27 @@ func (h *Host) addEarly(t *table) {
 	)
 }
 
-// addTranslation sends what comes to a published port on to its machine: from outside, and
-// from the host itself. IPv6's loopback cannot be sent on: the kernel drops what leaves
+// addTranslation sends what comes to a published port on to its machine: from outside, from
+// the host itself, and from machines of the same network. IPv6's loopback cannot be sent on: the kernel drops what leaves
 // the host with it as source, see portproxy.
 func (h *Host) addTranslation(t *table) {
-	before := func(c *nftables.ChainPriority) nftables.ChainPriority { return *c - 1 }
-	maps := []rule{
-		when(isIPv4, toHost, translate(t.addrPorts4, ip4Dst, 4, true)),
-		when(isIPv6, toHost, translate(t.addrPorts6, ip6Dst, 16, true)),
-		when(isIPv4, toHost, translate(t.ports4, 0, 4, false)),
-		when(isIPv6, toHost, translate(t.ports6, 0, 16, false)),
+	var far, near []rule
+	for _, k := range portKinds {
+		if k.near {
+			near = append(near, when(inputIn(t.bridges), translate(k, t.ports[k])))
+		} else {
+			far = append(far, translate(k, t.ports[k]))
+		}
 	}
-	fromMachines := []rule{ // names are asked of the gateway, whoever publishes port 53
+	notNames := []rule{ // names are asked of the gateway, whoever publishes port 53
 		when(inputIn(t.bridges), protocol(unix.IPPROTO_UDP), toInterface, field(transport, portDst, port(dnsPort)...), accept),
 		when(inputIn(t.bridges), protocol(unix.IPPROTO_TCP), toInterface, field(transport, portDst, port(dnsPort)...), accept),
 	}
-	toLoopback6 := when(isIPv6, field(network, ip6Dst, loopback6...), accept)
-	h.chain(t, "prerouting", nftables.ChainHookPrerouting, before(nftables.ChainPriorityNATDest), nftables.ChainTypeNAT, append(fromMachines, maps...)...)
-	h.chain(t, "output", nftables.ChainHookOutput, before(nftables.ChainPriorityNATDest), nftables.ChainTypeNAT, append([]rule{toLoopback6}, maps...)...)
+	notOthers := []rule{when(inputIn(t.bridges), accept)}
+	notLoopback := []rule{when(isIPv6, field(network, ip6Dst, loopback6...), accept)}
+	before := *nftables.ChainPriorityNATDest - 1
+	h.chain(t, "prerouting", nftables.ChainHookPrerouting, before, nftables.ChainTypeNAT, slices.Concat(notNames, near, notOthers, far)...)
+	h.chain(t, "output", nftables.ChainHookOutput, before, nftables.ChainTypeNAT, slices.Concat(notLoopback, far)...)
 }
 
 // addForward decides on what goes through the host from or to a machine.

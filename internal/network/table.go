@@ -32,9 +32,9 @@ type table struct {
 	// Devices between which nothing was forwarded before we switched forwarding on.
 	uplinks4, uplinks6 *nftables.Set
 
-	// Published ports: (address,) protocol, port to address and port.
-	ports4, ports6         *nftables.Set // on all of the host's addresses
-	addrPorts4, addrPorts6 *nftables.Set // on one of them
+	// ports are the published ones: (bridge, address,) protocol, port to address and port.
+	// Machines find those of their own networks only, and therefore have maps of their own.
+	ports map[portKind]*nftables.Set
 
 	sets []*nftables.Set // all of these
 }
@@ -53,14 +53,7 @@ var (
 	}
 )
 
-var (
-	namePair  = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
-	portKey   = nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
-	addrKey4  = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)
-	addrKey6  = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService)
-	endpoint4 = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
-	endpoint6 = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService)
-)
+var namePair = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
 
 func (h *Host) tableName() string { return "micropod-" + h.tag }
 
@@ -79,10 +72,10 @@ func (h *Host) table() *table {
 	t.metadata6 = t.set(nftables.Set{Name: "metadata6", KeyType: nftables.TypeIP6Addr, Interval: true})
 	t.trusted4 = t.set(nftables.Set{Name: "trusted4", KeyType: nftables.TypeIPAddr})
 	t.trusted6 = t.set(nftables.Set{Name: "trusted6", KeyType: nftables.TypeIP6Addr})
-	t.ports4 = t.set(nftables.Set{Name: "ports4", IsMap: true, Concatenation: true, KeyType: portKey, DataType: endpoint4})
-	t.ports6 = t.set(nftables.Set{Name: "ports6", IsMap: true, Concatenation: true, KeyType: portKey, DataType: endpoint6})
-	t.addrPorts4 = t.set(nftables.Set{Name: "address-ports4", IsMap: true, Concatenation: true, KeyType: addrKey4, DataType: endpoint4})
-	t.addrPorts6 = t.set(nftables.Set{Name: "address-ports6", IsMap: true, Concatenation: true, KeyType: addrKey6, DataType: endpoint6})
+	t.ports = map[portKind]*nftables.Set{}
+	for _, k := range portKinds {
+		t.ports[k] = t.set(k.set())
+	}
 	return t
 }
 

@@ -57,6 +57,7 @@ type Interface struct {
 	// TAP is the device's name, the same in all slots for an Index.
 	TAP     string
 	Network string // its ID
+	Bridge  string // its device
 	MAC     MAC
 	// Addrs and Gateways are what the guest has to configure. Gateways has one per family
 	// or none in an internal network.
