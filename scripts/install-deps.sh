@@ -28,6 +28,8 @@ test     lz4                      makes kernels compressed by lz4
 test     cpio                     reads the initramfs
 test     iproute2                 lays out the hosts and routers that networks are tested with
 test     iputils-ping             asks machines over their networks
+test     iperf3                   measures what limits let through
+test     nftables                 shows rules as others read them
 test     strace                   injects faults
 bench    busybox-static           is in the images measured
 bench    skopeo                   makes archives, pushes to the registry

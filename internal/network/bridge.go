@@ -22,6 +22,9 @@ func (h *Host) CreateNetwork(r NetworkRequest) (_ Network, err error) {
 	if r.ID == "" || strings.ContainsAny(r.ID, " /") {
 		return Network{}, fmt.Errorf("network id %q cannot be", r.ID)
 	}
+	if r.MTU != 0 && (r.MTU < minMTU || r.MTU > maxMTU) {
+		return Network{}, fmt.Errorf("MTU %d cannot be, %d to %d can", r.MTU, minMTU, maxMTU)
+	}
 	h.netMu.Lock()
 	defer h.netMu.Unlock()
 	if h.known(r.ID) {
@@ -229,14 +232,18 @@ func (h *Host) uplinkMTU() int {
 			continue
 		}
 		if l, err := h.links.LinkByIndex(r.LinkIndex); err == nil && l.Attrs().Flags&net.FlagLoopback == 0 {
-			return min(l.Attrs().MTU, maxMTU)
+			return max(minMTU, min(l.Attrs().MTU, maxMTU))
 		}
 	}
 	return defaultMTU
 }
 
-// maxMTU is what virtio-net, TAPs and veth all take (bytes).
-const maxMTU = 65521
+const (
+	// minMTU is the least that IPv6 runs over (RFC 8200, section 5), in bytes.
+	minMTU = 1280
+	// maxMTU is what virtio-net, TAPs and veth all take (bytes).
+	maxMTU = 65521
+)
 
 func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	if n == nil {

@@ -23,6 +23,9 @@ func (h *Host) TakeSlot(ctx context.Context, r SlotRequest) (_ *Slot, err error)
 	if len(r.Interfaces) > h.NICs {
 		return nil, fmt.Errorf("%d interfaces wanted, slots have %d", len(r.Interfaces), h.NICs)
 	}
+	if r.UID < 0 || r.GID < 0 {
+		return nil, fmt.Errorf("user %d and group %d cannot have TAPs", r.UID, r.GID)
+	}
 	var steps undo.Stack
 	defer func() {
 		if err != nil {

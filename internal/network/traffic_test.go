@@ -9,6 +9,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -133,4 +136,38 @@ func ask(ctx context.Context, protocol, address string) (string, error) {
 	answer := make([]byte, 100)
 	read, err := c.Read(answer)
 	return string(answer[:read]), err
+}
+
+// start starts a command inside, killed with the test if it has not ended.
+func (n *namespace) start(command string) {
+	n.t.Helper()
+	words := strings.Fields(command)
+	cmd := exec.Command(words[0], words[1:]...)
+	if err := n.inside(cmd.Start); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+}
+
+// received reads what iperf3 says of the receiver, in bits per second (with -f k).
+func received(t *testing.T, out string) float64 {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); strings.HasSuffix(strings.TrimSpace(line), "receiver") {
+			for i, f := range fields {
+				if f == "Kbits/sec" {
+					rate, err := strconv.ParseFloat(fields[i-1], 64)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return rate * 1000
+				}
+			}
+		}
+	}
+	t.Fatalf("iperf3 did not tell the rate:\n%s", out)
+	return 0
 }

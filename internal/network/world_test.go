@@ -171,5 +171,3 @@ func (h *Host) takeAs(t *testing.T, r SlotRequest) *Slot {
 }
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
-
-func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
