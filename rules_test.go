@@ -75,10 +75,10 @@ var mayImport = map[string]string{
 	// What logs in to registries is the caller's side of images: passwords stay with the caller.
 	"cli": "api/micropod image/credentials image/registry config version",
 	// It tells the errors of the leaves apart, which come up through the core.
-	"server": "template tracing api/micropod machine container image store events doctor diskuse config version guest/kernel rootfs vmm",
+	"server": "template snapshot tracing api/micropod machine container image store events doctor diskuse config version guest/kernel rootfs vmm",
 	"cri":    "machine container image store events network version",
 	// The core.
-	"container": "tracing api/agent machine guest image store events undo diskuse",
+	"container": "tracing api/agent machine guest image store events undo diskuse snapshot sparse",
 	"machine":   "tracing api/agent vmm guest network rootfs store events undo diskuse sparse template snapshot version",
 	// Leaves never import each other or the core, but for what they are made of.
 	"vmm":      "undo sparse tracing",

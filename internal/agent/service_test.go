@@ -67,7 +67,7 @@ func (m *machineLog) SetClock(t time.Time) error {
 	return m.act("clock " + t.UTC().Format(time.DateOnly))
 }
 func (m *machineLog) SetHostname(n string) error   { return m.act("hostname " + n) }
-func (m *machineLog) TellClone() error { return m.act("clone") }
+func (m *machineLog) TellClone() error             { return m.act("clone") }
 func (m *machineLog) SetMachineID(id string) error { return m.act("machine-id " + id) }
 func (m *machineLog) SetLink(c link.Config, up bool) error {
 	return m.act(fmt.Sprintf("%s up=%t mac %x mtu %d %v by %v %v", c.Name(), up, c.MAC, c.MTU, c.Addresses, c.Gateway4, c.Gateway6))

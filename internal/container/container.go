@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/internal/events"
+	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/store"
 )
 
@@ -45,6 +46,8 @@ type ServiceConfig struct {
 	Images   Images    // required
 	DB       *store.DB // required
 	Dir      string    // required; logs are in a folder for each container below
+
+	Snapshots *snapshot.Catalogue // nil: there are none
 
 	Events *events.Bus  // nil: one of its own
 	Log    *slog.Logger // nil: discarded

@@ -49,7 +49,7 @@ func (s *Service) Exec(ctx context.Context, ref string, c ExecConfig) (id string
 	}
 	err = eachSession(ctx, s.Machines, r.machine, func(session Session) error {
 		_, err := session.Agent().Exec(ctx, &agentv1.ExecRequest{
-			ContainerId: e.id, ExecId: p.exec, Process: spec.JSON, User: spec.User, GroupAdd: spec.GroupAdd,
+			ContainerId: p.container, ExecId: p.exec, Process: spec.JSON, User: spec.User, GroupAdd: spec.GroupAdd,
 			Stdio: &agentv1.Stdio{Stdin: c.Stdin, Discard: c.Detach},
 		})
 		return err

@@ -58,6 +58,9 @@ func (s *Service) ImageUsers(id string) []string {
 			users = append(users, "container "+r.Config.Name)
 		}
 	}
+	if s.Snapshots != nil {
+		users = append(users, s.Snapshots.ImageUsers(id)...)
+	}
 	slices.Sort(users)
 	return users
 }

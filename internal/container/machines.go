@@ -12,6 +12,7 @@ import (
 	"github.com/micropod/micropod/internal/guest"
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/snapshot"
 )
 
 // Machines is what containers need of the machine service; see its methods there.
@@ -24,6 +25,8 @@ type Machines interface {
 	Delete(ctx context.Context, id string, force bool) error
 	Pause(ctx context.Context, id string) error
 	Resume(ctx context.Context, id string) error
+	Save(ctx context.Context, id string, r machine.SaveRequest) (s snapshot.Snapshot, release func(), err error)
+	CreateFrom(ctx context.Context, ref string, spec machine.Spec) (machine.Info, error)
 	Get(id string) (machine.Info, error)
 	Ended(id string) (<-chan struct{}, error)
 	Session(ctx context.Context, id string) (Session, error)

@@ -116,7 +116,7 @@ func (e *entry) runProbe(ctx context.Context, r *run, command []string, out *pro
 	}
 	err = eachSession(ctx, e.s.Machines, r.machine, func(s Session) error {
 		_, err := s.Agent().Exec(ctx, &agentv1.ExecRequest{
-			ContainerId: e.id, ExecId: p.exec, Process: spec.JSON, User: spec.User, GroupAdd: spec.GroupAdd, Stdio: &agentv1.Stdio{},
+			ContainerId: p.container, ExecId: p.exec, Process: spec.JSON, User: spec.User, GroupAdd: spec.GroupAdd, Stdio: &agentv1.Stdio{},
 		})
 		return err
 	})

@@ -4,6 +4,7 @@
 package container
 
 import (
+	"cmp"
 	"time"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -24,6 +25,8 @@ type record struct {
 	State     State
 	MachineID string
 	PID       uint32
+	// GuestID is the id that the agent knows it by, when that is another's of which it was cloned.
+	GuestID string `json:",omitempty"`
 
 	Created, Started, Finished time.Time
 
@@ -38,6 +41,8 @@ type record struct {
 	Args  []string
 	Error string
 }
+
+func (r *record) guestID() string { return cmp.Or(r.GuestID, r.ID) }
 
 func (r *record) info(logPath string) Info {
 	return Info{

@@ -207,7 +207,7 @@ func (e *entry) adoptExecs(r *run) {
 		return
 	}
 	for _, p := range state.Processes {
-		if p.ContainerId != e.id || p.ExecId == "" {
+		if p.ContainerId != r.container || p.ExecId == "" {
 			continue
 		}
 		if strings.HasPrefix(p.ExecId, probePrefix) {

@@ -34,12 +34,13 @@ type run struct {
 func (e *entry) newRun(adopted bool, stdout, stderr uint64) *run {
 	r := e.record()
 	var back time.Duration
+	guest := e.id
 	if adopted {
-		back = e.s.Return
+		back, guest = e.s.Return, r.guestID()
 	}
 	return &run{
 		process: &process{
-			container: e.id, machine: r.MachineID, tty: r.Config.TTY, open: r.Config.Stdin, once: r.Config.StdinOnce,
+			container: guest, machine: r.MachineID, tty: r.Config.TTY, open: r.Config.Stdin, once: r.Config.StdinOnce,
 			stdout:  stream.New(stream.Config{Log: e.logger(logfile.Stdout), Logged: stdout, Return: back}),
 			stderr:  stream.New(stream.Config{Log: e.logger(logfile.Stderr), Logged: stderr, Return: back}),
 			stdin:   stream.NewInput(adopted),

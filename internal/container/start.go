@@ -53,7 +53,7 @@ func (e *entry) start(ctx context.Context, again bool) error {
 		}
 	}
 	err := e.change(Starting, "start", func(r *record) {
-		r.Error, r.Exit, r.PID = "", nil, 0
+		r.Error, r.Exit, r.PID, r.GuestID = "", nil, 0, ""
 		if !again {
 			r.Stopped, r.RestartCount, r.Backoff = false, 0, 0
 		}

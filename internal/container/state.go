@@ -91,7 +91,7 @@ func (s *State) UnmarshalText(text []byte) error {
 
 // legal is the table: from each state, the states that may follow.
 var legal = [...][]State{
-	Creating: {Created},
+	Creating: {Created, Running},
 	Created:  {Starting},
 	Starting: {Running, Error, Restarting},
 	Running:  {Stopping, Exited, Restarting},

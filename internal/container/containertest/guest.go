@@ -114,7 +114,7 @@ func (p *Process) Acked() (stdout, stderr uint64) { return p.out.Acked(), p.err.
 // Written is how much output was written.
 func (p *Process) Written() (stdout, stderr uint64) { return p.out.Written(), p.err.Written() }
 
-func (g *Guest) start(k key, spec *specs.Process, stdio *agentv1.Stdio, request *agentv1.StartContainerRequest) (*agentv1.StartResponse, error) {
+func (g *Guest) start(k key, spec *specs.Process, stdio *agentv1.Stdio, request *agentv1.StartContainerRequest, stdout, stderr uint64) (*agentv1.StartResponse, error) {
 	program := g.m.Programs[spec.Args[0]]
 	switch {
 	case spec.Args[0] == "/etc/passwd":
@@ -123,7 +123,7 @@ func (g *Guest) start(k key, spec *specs.Process, stdio *agentv1.Stdio, request 
 		return nil, status.Errorf(codes.NotFound, "exec: %q: executable file not found in $PATH", spec.Args[0])
 	}
 	p := &Process{
-		Spec: spec, Request: request, out: streamtest.NewRing(guest.ErrEnded), err: streamtest.NewRing(guest.ErrEnded), in: streamtest.NewPipe(guest.ErrEnded),
+		Spec: spec, Request: request, out: streamtest.NewRing(guest.ErrEnded, stdout), err: streamtest.NewRing(guest.ErrEnded, stderr), in: streamtest.NewPipe(guest.ErrEnded),
 		Signals: make(chan uint32, 16), Killed: make(chan struct{}), done: make(chan struct{}), Sizes: make(chan [2]uint32, 16),
 	}
 	p.Stdin, p.Stdout, p.Stderr = p.in, p.out, p.err
@@ -230,7 +230,7 @@ func (s *session) StartContainer(_ context.Context, r *agentv1.StartContainerReq
 	if err := json.Unmarshal(r.Spec, spec); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	return s.start(key{r.Id, ""}, spec.Process, r.Stdio, r)
+	return s.start(key{r.Id, ""}, spec.Process, r.Stdio, r, 0, 0)
 }
 
 func (s *session) Exec(_ context.Context, r *agentv1.ExecRequest) (*agentv1.StartResponse, error) {
@@ -241,7 +241,7 @@ func (s *session) Exec(_ context.Context, r *agentv1.ExecRequest) (*agentv1.Star
 	if p, err := s.find(r.ContainerId, ""); err != nil || p.ended() {
 		return nil, status.Error(codes.FailedPrecondition, "no such container")
 	}
-	return s.start(key{r.ContainerId, r.ExecId}, spec, r.Stdio, nil)
+	return s.start(key{r.ContainerId, r.ExecId}, spec, r.Stdio, nil, 0, 0)
 }
 
 func (p *Process) ended() bool {

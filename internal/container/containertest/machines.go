@@ -16,6 +16,7 @@ import (
 
 	"github.com/micropod/micropod/internal/container"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/snapshot"
 )
 
 // Machines is a container.Machines. Set the faults before use or under Lock.
@@ -24,24 +25,29 @@ type Machines struct {
 	Programs map[string]Program
 
 	sync.Mutex
-	// Fail makes the next call of a method ("Create", "Start", "Stop", "Pause", "Resume", "Delete", "StartContainer") fail, once.
+	// Fail makes the next call of a method ("Create", "Start", "Stop", "Pause", "Resume", "Save", "CreateFrom", "Delete", "StartContainer") fail, once.
 	Fail map[string]error
 	// Before is called at the begin of a method, without lock.
 	Before func(method string)
 
+	// Snapshots is where Save saves to.
+	Snapshots *snapshot.Catalogue
+
 	all    map[string]*vm
 	making <-chan struct{}
+	saved  map[string][]savedProcess // by the snapshot's id
 }
 
 type vm struct {
 	info  machine.Info
 	guest *Guest
 	ended chan struct{}
+	from  string // id of the snapshot that its next start restores
 }
 
 // NewMachines makes a world without machines.
 func NewMachines(programs map[string]Program) *Machines {
-	return &Machines{Programs: programs, Fail: map[string]error{}, all: map[string]*vm{}}
+	return &Machines{Programs: programs, Fail: map[string]error{}, all: map[string]*vm{}, saved: map[string][]savedProcess{}}
 }
 
 // enter calls the hook and tells of an injected failure.
@@ -107,6 +113,10 @@ func (m *Machines) Start(ctx context.Context, id string) error {
 	}
 	v.info.State, v.info.StartedAt, v.info.KernelVersion, v.info.Reason = machine.Running, time.Now(), "6.1.0", ""
 	v.guest, v.ended = newGuest(m), make(chan struct{})
+	for _, p := range m.saved[v.from] {
+		p.goOn(v.guest)
+	}
+	v.from = ""
 	return nil
 }
 

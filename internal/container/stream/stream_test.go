@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // errLost is how a lost session shows.
 var errLost = errors.New("session lost")
 
-func newRing() *streamtest.Ring { return streamtest.NewRing(errLost) }
+func newRing() *streamtest.Ring { return streamtest.NewRing(errLost, 0) }
 
 func opener(r *streamtest.Ring) func(context.Context, uint64) (Source, error) {
 	return func(_ context.Context, offset uint64) (Source, error) { return r.Open(offset), nil }

@@ -27,9 +27,9 @@ type Ring struct {
 	session int // the number of the open one
 }
 
-// NewRing makes a ring whose lost sessions give err.
-func NewRing(err error) *Ring {
-	r := &Ring{lost: err}
+// NewRing makes a ring whose lost sessions give err. at is the offset of its first byte.
+func NewRing(err error, at uint64) *Ring {
+	r := &Ring{lost: err, base: at}
 	r.changed = sync.NewCond(&r.mu)
 	return r
 }
