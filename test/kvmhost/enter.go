@@ -1,0 +1,178 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package kvmhost
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// requiredVariable turns a skip for want of a host into a failure.
+const requiredVariable = "MICROPOD_TEST_ALL"
+
+// shared is the host of this test binary, once one was needed.
+var shared struct {
+	sync.Mutex
+	host  *Host
+	err   error
+	tried bool
+}
+
+// binaryThere is where the test binary lies in the host.
+const binaryThere = "/tmp/test.bin"
+
+// Enter says whether the test runs in a KVM host. If not, it has it run there: this binary, this one test,
+// these flags. Then t has failed or been skipped if the test there was, and the caller returns.
+//
+// files are copied into the host before; env is set there, NAME=VALUE.
+func Enter(t *testing.T, files Files, env ...string) bool {
+	t.Helper()
+	if Inside() {
+		return true
+	}
+	if testing.Short() {
+		t.Skip("boots machines")
+	}
+	h := sharedHost(t)
+	if err := h.Put(t.Context(), files); err != nil {
+		t.Fatal(err)
+	}
+	run(t, h, env)
+	return false
+}
+
+// Main is to be called by TestMain: it runs the tests and ends the host.
+func Main(m *testing.M) int {
+	code := m.Run()
+	if err := closeShared(); err != nil {
+		fmt.Fprintln(os.Stderr, "ending the KVM host:", err)
+		return 1
+	}
+	return code
+}
+
+func closeShared() error {
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.host == nil {
+		return nil
+	}
+	return shared.host.Close()
+}
+
+// sharedHost boots a host with the test binary in it, or skips the test.
+func sharedHost(t *testing.T) *Host {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if !shared.tried {
+		shared.tried = true
+		began := time.Now()
+		shared.host, shared.err = startForTests(t)
+		t.Logf("KVM host up after %v", time.Since(began).Round(time.Millisecond))
+	}
+	if shared.err == nil {
+		return shared.host
+	}
+	if os.Getenv(requiredVariable) != "" {
+		t.Fatalf("%s is set and there is no KVM host: %v", requiredVariable, shared.err)
+	}
+	t.Skipf("no KVM host: %v", shared.err)
+	return nil
+}
+
+func startForTests(t *testing.T) (*Host, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	h, err := Start(context.WithoutCancel(t.Context()))
+	if err != nil {
+		return nil, err
+	}
+	if err := h.Put(t.Context(), Files{binaryThere: self}); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
+func run(t *testing.T, h *Host, env []string) {
+	t.Helper()
+	name := strings.ReplaceAll(t.Name(), "/", "_")
+	coverage := path.Join("/tmp/cover", name)
+	args := append([]string{binaryThere}, flags(t, coverage)...)
+	var output bytes.Buffer
+	out := io.Writer(&output)
+	if testing.Verbose() {
+		out = io.MultiWriter(&output, os.Stdout)
+	}
+	if code, err := h.Run(t.Context(), Command{Args: []string{"/bin/mkdir", "-p", coverage}}); err != nil || code != 0 {
+		t.Fatalf("preparing the KVM host: code %d, %v", code, err)
+	}
+	began := time.Now()
+	code, err := h.Run(t.Context(), Command{Args: args, Env: append(env, insideVariable+"=1"), Stdout: out, Stderr: out})
+	switch text := output.String(); {
+	case err != nil:
+		t.Errorf("in the KVM host: %v\n%s\nits console:\n%s", err, text, h.qemu.consoleTail())
+	case code != 0:
+		t.Errorf("failed in the KVM host (code %d):\n%s", code, text)
+	case !strings.Contains(text, "--- PASS: "+t.Name()) && strings.Contains(text, "--- SKIP: "+t.Name()):
+		t.Skipf("skipped in the KVM host:\n%s", text)
+	default:
+		t.Logf("%d passed, %d skipped in the KVM host, %v", strings.Count(text, "--- PASS"), strings.Count(text, "--- SKIP"), time.Since(began).Round(time.Millisecond))
+	}
+	if to := gocoverdir(); to != "" {
+		if err := h.Get(t.Context(), coverage, to); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// flags are those that this binary was given, for the one test.
+func flags(t *testing.T, coverage string) []string {
+	args := []string{"-test.v", "-test.run=" + pattern(t.Name(), flag.Lookup("test.run").Value.String())}
+	if deadline, ok := t.Deadline(); ok {
+		args = append(args, "-test.timeout="+(time.Until(deadline)-5*time.Second).Round(time.Second).String())
+	}
+	for _, name := range []string{"test.failfast", "test.parallel", "test.skip"} {
+		if f := flag.Lookup(name); f != nil && f.Value.String() != f.DefValue {
+			args = append(args, "-"+name+"="+f.Value.String())
+		}
+	}
+	if gocoverdir() != "" {
+		args = append(args, "-test.gocoverdir="+coverage)
+	}
+	return args
+}
+
+// pattern picks one test, and of its subtests those that the user picked.
+func pattern(name, picked string) string {
+	var parts []string
+	for part := range strings.SplitSeq(name, "/") {
+		parts = append(parts, "^"+part+"$")
+	}
+	if given := strings.Split(picked, "/"); len(given) > len(parts) {
+		parts = append(parts, given[len(parts):]...)
+	}
+	return strings.Join(parts, "/")
+}
+
+// gocoverdir is where `go test -cover -args -test.gocoverdir=DIR` wants counters.
+func gocoverdir() string {
+	f := flag.Lookup("test.gocoverdir")
+	if f == nil {
+		return ""
+	}
+	return f.Value.String()
+}
