@@ -156,10 +156,14 @@ func (h *Host) request(ctx context.Context, q wire.Request, send func(io.Writer)
 	if err := wire.WriteRequest(stream, q); err != nil {
 		return 0, err
 	}
+	sent := make(chan error, 1)
 	go func() {
-		if send == nil || send(stream) == nil {
-			_ = stream.Close() // its half: what it answers is still read
+		var err error
+		if send != nil {
+			err = send(stream)
 		}
+		sent <- err
+		_ = stream.Close() // its half: what it answers is still read
 	}()
 	for {
 		kind, payload, err := wire.ReadFrame(stream)
@@ -181,7 +185,13 @@ func (h *Host) request(ctx context.Context, q wire.Request, send func(io.Writer)
 				}
 			}
 		case wire.Exit:
-			return strconv.Atoi(string(payload))
+			code, err := strconv.Atoi(string(payload))
+			select {
+			case failed := <-sent:
+				err = errors.Join(err, failed)
+			default: // a program need not read all its input
+			}
+			return code, err
 		case wire.Failure:
 			return 0, errors.New(string(payload))
 		}

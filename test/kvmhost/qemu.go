@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
@@ -37,7 +36,6 @@ type process struct {
 	pid   int
 	ended chan struct{}
 	err   error // of the end
-	once  sync.Once
 }
 
 func (p *process) consoleTail() []byte {

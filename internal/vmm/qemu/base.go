@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/sparse"
+
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 // maxIdleBases is how many snapshots' memories are kept in memory for the next
@@ -121,7 +123,7 @@ func (e *base) fill(ctx context.Context, from *os.File, size int64) (_ *os.File,
 	if e.file != nil {
 		return e.file, nil
 	}
-	f, err := newMemfd(baseName, size)
+	f, err := process.NewMemfd(baseName, size)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +135,7 @@ func (e *base) fill(ctx context.Context, from *os.File, size int64) (_ *os.File,
 	if err := sparse.Copy(ctx, f, from, size); err != nil {
 		return nil, err
 	}
-	if err := seal(f, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK); err != nil {
+	if err := process.Seal(f, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK); err != nil {
 		return nil, err
 	}
 	e.file = f

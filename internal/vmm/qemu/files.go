@@ -4,11 +4,8 @@
 package qemu
 
 import (
-	"fmt"
 	"net"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // QEMU drops to the machine's uid before it opens anything. Rather than giving
@@ -57,41 +54,4 @@ func listen(path string) (*os.File, error) {
 		return nil, err
 	}
 	return l.File()
-}
-
-// newMemfd makes an anonymous file in memory. Its name is seen in /proc/PID/fd,
-// which is how an adopting daemon finds it again.
-func newMemfd(name string, size int64) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("creating memfd %s: %w", name, err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	if err := f.Truncate(size); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("sizing memfd %s to %d bytes: %w", name, size, err)
-	}
-	return f, nil
-}
-
-// seal forbids what seals say for good (memfd_create(2)), and further seals.
-func seal(f *os.File, seals int) error {
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, seals|unix.F_SEAL_SEAL); err != nil {
-		return fmt.Errorf("sealing %s: %w", f.Name(), err)
-	}
-	return nil
-}
-
-// reopen opens f's file again with an offset and an access mode of its own.
-func reopen(f *os.File, flags int) (*os.File, error) {
-	return os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), flags|unix.O_CLOEXEC, 0)
-}
-
-// duplicate returns another descriptor of the same open file description.
-func duplicate(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("duplicating %s: %w", f.Name(), err)
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/micropod/micropod/internal/tracing"
 	"github.com/micropod/micropod/internal/undo"
 	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 const (
@@ -57,7 +58,7 @@ func (e *Engine) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 }
 
 func (e *Engine) start(ctx context.Context, c vmm.Config, accel Accel) (*machine, error) {
-	memory, err := newMemfd(memoryName, c.Memory)
+	memory, err := process.NewMemfd(memoryName, c.Memory)
 	if err != nil {
 		return nil, err
 	}
@@ -111,14 +112,14 @@ func (e *Engine) launch(ctx context.Context, l *launch, memory *os.File, prepare
 		}
 	}()
 	c := l.config
-	m := newMachine(e.log, vmm.Record{Engine: Name, ID: c.ID, Dir: c.Dir, Cgroup: cgroupPath(c.CgroupParent, c.ID), Config: c})
+	m := newMachine(e.log, vmm.Record{Engine: Name, ID: c.ID, Dir: c.Dir, Cgroup: process.CgroupPath(c.CgroupParent, c.ID), Config: c})
 	steps.Add("removing the machine's files", func(context.Context) error { return removeFiles(c.Dir) })
 	files, err := e.open(l, m, memory, &steps)
 	if err != nil {
 		return nil, err
 	}
 	defer files.close()
-	if m.cgroup, err = newCgroup(m.record.Cgroup, c.MemoryLimit); err != nil {
+	if m.cgroup, err = process.NewCgroup(m.record.Cgroup, c.MemoryLimit); err != nil {
 		return nil, err
 	}
 	steps.Add("deleting the cgroup", func(context.Context) error { return m.cgroup.Delete() })
@@ -191,21 +192,21 @@ func (m *machine) openConsole(undos *undo.Stack) (*os.File, error) {
 		return nil, err // of the machine's life before
 	}
 	limit := cmp.Or(m.record.Config.ConsoleBytes, vmm.DefaultConsoleBytes)
-	console, err := newRing(consoleName, consoleRing, tailFile{m.path(consoleFile), limit})
+	console, err := process.NewRing(consoleName, consoleRing, process.Log{Path: m.path(consoleFile), Limit: limit})
 	if err != nil {
 		return nil, err
 	}
-	undos.Add("closing the console", func(context.Context) error { return console.close() })
-	output, err := newRing(outputName, outputRing, tailFile{m.path(outputFile), outputBytes})
+	undos.Add("closing the console", func(context.Context) error { return console.Close() })
+	output, err := process.NewRing(outputName, outputRing, process.Log{Path: m.path(outputFile), Limit: outputBytes})
 	if err != nil {
 		return nil, err
 	}
-	undos.Add("closing the VMM's output", func(context.Context) error { return output.close() })
-	if err := output.bound(); err != nil {
+	undos.Add("closing the VMM's output", func(context.Context) error { return output.Close() })
+	if err := output.Bound(); err != nil {
 		return nil, err
 	}
 	m.console, m.output = console, output
-	return duplicate(console.writer)
+	return process.Duplicate(console.Writer)
 }
 
 // openDrive opens what is behind a drive, nil for an empty slot. The access
@@ -224,7 +225,7 @@ func openDrive(d vmm.Drive) (*os.File, error) {
 // spawn starts the process and puts it into its cgroup.
 func (e *Engine) spawn(ctx context.Context, l *launch, m *machine, files *inherited, undos *undo.Stack) error {
 	step := "starting " + filepath.Base(e.binary)
-	boot, err := bootID()
+	boot, err := process.BootID()
 	if err != nil {
 		return err
 	}
@@ -232,19 +233,19 @@ func (e *Engine) spawn(ctx context.Context, l *launch, m *machine, files *inheri
 	if err != nil {
 		return err
 	}
-	p, err := spawn(e.binary, l.args(), l.config, files.files, m.output.writer, groups)
+	p, err := spawn(e.binary, l.args(), l.config, files.files, m.output.Writer, groups)
 	if err != nil {
 		return &vmm.StartError{Step: step, Err: err}
 	}
 	m.process = p
-	m.record.PID, m.record.StartTime, m.record.BootID = p.pid, p.startTime, boot
+	m.record.PID, m.record.StartTime, m.record.BootID = p.PID, p.StartTime, boot
 	undos.Add("ending the VMM", func(ctx context.Context) error {
-		defer p.stop()
+		defer p.Stop()
 		defer m.disconnect()
-		return p.kill(ctx)
+		return p.Kill(ctx)
 	})
 	// That it died already is told better by what follows.
-	if err := m.cgroup.AddProc(uint64(p.pid)); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := m.cgroup.AddProc(uint64(p.PID)); err != nil && !errors.Is(err, unix.ESRCH) {
 		return m.startError(ctx, "moving the process into cgroup "+m.record.Cgroup, err)
 	}
 	return nil
@@ -271,7 +272,7 @@ func (m *machine) begin(ctx context.Context, prepare func(context.Context, *mach
 	if err != nil {
 		return m.startError(ctx, "connecting to QMP", err)
 	}
-	if err := m.console.bound(); err != nil {
+	if err := m.console.Bound(); err != nil {
 		return m.startError(ctx, "bounding the console", err)
 	}
 	part, end = tracing.Step(ctx, "loading the state of devices")
@@ -294,7 +295,7 @@ func (m *machine) connectFirst(ctx context.Context) error {
 	defer close(done)
 	go func() {
 		select {
-		case <-m.process.exited:
+		case <-m.process.Exited:
 			cancel(errors.New("it ended"))
 		case <-done:
 		}
@@ -306,20 +307,20 @@ func (m *machine) connectFirst(ctx context.Context) error {
 func (m *machine) startError(ctx context.Context, step string, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undo.Limit)
 	defer cancel()
-	if killErr := m.process.kill(ctx); killErr != nil {
+	if killErr := m.process.Kill(ctx); killErr != nil {
 		m.log.Error("ending a QEMU whose start failed", "error", killErr)
 	}
 	m.drain()
 	return &vmm.StartError{
 		Step: step, Err: err,
-		Console: m.console.log.tail(consoleTail), Log: m.output.log.tail(consoleTail),
+		Console: m.console.Log.Tail(consoleTail), Log: m.output.Log.Tail(consoleTail),
 	}
 }
 
 // removeFiles removes what a failed start may have left in dir.
 func removeFiles(dir string) error {
 	var errs []error
-	for _, name := range []string{qmpSocket, guestSocket, consoleFile, outputFile, consoleFile + rewriteSuffix, outputFile + rewriteSuffix} {
+	for _, name := range []string{qmpSocket, guestSocket, consoleFile, outputFile, consoleFile + process.RewriteSuffix, outputFile + process.RewriteSuffix} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata")
@@ -122,7 +123,7 @@ func wantNothing(t *testing.T, c vmm.Config) {
 	if err != nil || len(entries) != 0 {
 		t.Errorf("left in the machine's folder: %v (%v)", entries, err)
 	}
-	if _, gone := loadCgroup(cgroupPath(c.CgroupParent, c.ID)).(noCgroup); !gone {
+	if _, gone := process.LoadCgroup(process.CgroupPath(c.CgroupParent, c.ID)).(process.NoCgroup); !gone {
 		t.Error("the cgroup is left")
 	}
 }

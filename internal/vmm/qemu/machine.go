@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 // Names in a machine's folder.
@@ -36,10 +37,10 @@ var errClosed = errors.New("machine was let go of")
 type machine struct {
 	record  vmm.Record
 	log     *slog.Logger
-	process *process
-	cgroup  cgroup
-	console *ring
-	output  *ring
+	process *process.Process
+	cgroup  process.Cgroup
+	console *process.Ring
+	output  *process.Ring
 	// release gives back the memory of the snapshot that the machine was restored from.
 	release func()
 
@@ -67,7 +68,7 @@ func newMachine(log *slog.Logger, r vmm.Record) *machine {
 	return &machine{
 		record:     r,
 		log:        log.With("machine", r.ID),
-		cgroup:     noCgroup{},
+		cgroup:     process.NoCgroup{},
 		release:    func() {},
 		changing:   make(chan struct{}, 1),
 		attention:  make(chan struct{}, 1),
@@ -107,7 +108,7 @@ func (m *machine) GuestConn(ctx context.Context) (net.Conn, error) {
 		}
 		select {
 		case <-retry.C:
-		case <-m.process.exited:
+		case <-m.process.Exited:
 			return nil, vmm.ErrGone
 		case <-ctx.Done():
 			return nil, fmt.Errorf("connecting to the guest channel: %w", ctx.Err())
@@ -159,7 +160,7 @@ func (m *machine) explain(err error) error {
 	m.mu.Lock()
 	over := m.reason != ""
 	m.mu.Unlock()
-	if over || m.process.gone() {
+	if over || m.process.Gone() {
 		return fmt.Errorf("%w (%w)", vmm.ErrGone, err)
 	}
 	return err
@@ -187,7 +188,7 @@ func (m *machine) Kill(ctx context.Context) error {
 	m.mu.Lock()
 	m.killed = true
 	m.mu.Unlock()
-	if err := m.process.signal(9); err != nil {
+	if err := m.process.Signal(9); err != nil {
 		return err
 	}
 	_, err := m.Wait(ctx)
@@ -198,12 +199,12 @@ func (m *machine) Kill(ctx context.Context) error {
 func (m *machine) Close() error {
 	m.closeOnce.Do(func() {
 		close(m.letGo)
-		m.process.stop()
+		m.process.Stop()
 		<-m.supervised
 		m.disconnect()
-		m.closeErr = errors.Join(m.console.close(), m.output.close())
+		m.closeErr = errors.Join(m.console.Close(), m.output.Close())
 		m.setRelease(func() {})()
-		if m.process.gone() {
+		if m.process.Gone() {
 			m.closeErr = errors.Join(m.closeErr, removeRemains(m.record, m.cgroup))
 		}
 	})
@@ -211,9 +212,9 @@ func (m *machine) Close() error {
 }
 
 // removeRemains removes what an ended machine leaves on the host, other than its console.
-func removeRemains(r vmm.Record, g cgroup) error {
+func removeRemains(r vmm.Record, g process.Cgroup) error {
 	errs := []error{g.Delete()}
-	for _, name := range []string{qmpSocket, guestSocket, outputFile, outputFile + rewriteSuffix, consoleFile + rewriteSuffix} {
+	for _, name := range []string{qmpSocket, guestSocket, outputFile, outputFile + process.RewriteSuffix, consoleFile + process.RewriteSuffix} {
 		if err := os.Remove(filepath.Join(r.Dir, name)); err != nil && !os.IsNotExist(err) {
 			errs = append(errs, err)
 		}

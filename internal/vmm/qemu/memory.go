@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 const (
@@ -24,8 +26,8 @@ type mapping struct {
 }
 
 // mappings lists where the process maps the memfd called name.
-func (p *process) mappings(name string) ([]mapping, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", p.pid))
+func mappings(p *process.Process, name string) ([]mapping, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/maps", p.PID))
 	if err != nil {
 		return nil, err
 	}
@@ -39,12 +41,12 @@ func (p *process) mappings(name string) ([]mapping, error) {
 		var m mapping
 		var perms string
 		if _, err := fmt.Sscanf(lines.Text(), "%x-%x %s %x", &m.start, &m.end, &perms, &m.offset); err != nil {
-			return nil, fmt.Errorf("maps of process %d: %w", p.pid, err)
+			return nil, fmt.Errorf("maps of process %d: %w", p.PID, err)
 		}
 		found = append(found, m)
 	}
 	if len(found) == 0 && lines.Err() == nil {
-		return nil, fmt.Errorf("process %d does not map %s", p.pid, name)
+		return nil, fmt.Errorf("process %d does not map %s", p.PID, name)
 	}
 	return found, lines.Err()
 }
@@ -52,24 +54,24 @@ func (p *process) mappings(name string) ([]mapping, error) {
 // copyPrivate writes to the file to, at their offsets in the memfd called name, those pages
 // that the process has changed in its private mapping of it. The process must
 // not run meanwhile. size bounds what is written.
-func (p *process) copyPrivate(ctx context.Context, to *os.File, name string, size int64) error {
-	mappings, err := p.mappings(name)
+func copyPrivate(ctx context.Context, p *process.Process, to *os.File, name string, size int64) error {
+	mappings, err := mappings(p, name)
 	if err != nil {
 		return err
 	}
-	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", p.pid))
+	memory, err := os.Open(fmt.Sprintf("/proc/%d/mem", p.PID))
 	if err != nil {
 		return err
 	}
 	defer memory.Close()
-	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.pid))
+	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.PID))
 	if err != nil {
 		return err
 	}
 	defer pagemap.Close()
 	for _, m := range mappings {
 		if m.offset < 0 || int64(m.end-m.start) > size-m.offset {
-			return fmt.Errorf("process %d maps %d bytes of %s at %d, of %d", p.pid, m.end-m.start, name, m.offset, size)
+			return fmt.Errorf("process %d maps %d bytes of %s at %d, of %d", p.PID, m.end-m.start, name, m.offset, size)
 		}
 		if err := copyMapping(ctx, to, memory, pagemap, m); err != nil {
 			return err

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/sparse"
+
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 // page makes a page that begins with text.
@@ -47,7 +49,7 @@ func sparseFile(t *testing.T, size int64, pages map[int64]string) *os.File {
 func TestCopyPrivate(t *testing.T) {
 	t.Parallel()
 	const size, name = 4 << 20, "micropod-test-private"
-	base, err := newMemfd(name, size)
+	base, err := process.NewMemfd(name, size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,8 +74,8 @@ func TestCopyPrivate(t *testing.T) {
 	if err := sparse.Copy(t.Context(), to, base, size); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{pid: os.Getpid()}
-	if err := p.copyPrivate(t.Context(), to, name, size); err != nil {
+	p := &process.Process{PID: os.Getpid()}
+	if err := copyPrivate(t.Context(), p, to, name, size); err != nil {
 		t.Fatal(err)
 	}
 	got := make([]byte, size)
@@ -85,10 +87,10 @@ func TestCopyPrivate(t *testing.T) {
 			}
 		}
 	}
-	if err := p.copyPrivate(t.Context(), to, "micropod-not-mapped", size); err == nil {
+	if err := copyPrivate(t.Context(), p, to, "micropod-not-mapped", size); err == nil {
 		t.Error("copying from a mapping that is not there succeeded")
 	}
-	if err := p.copyPrivate(t.Context(), to, name, size/2); err == nil {
+	if err := copyPrivate(t.Context(), p, to, name, size/2); err == nil {
 		t.Error("a process that maps more than its memory's size was believed")
 	}
 }
@@ -145,7 +147,7 @@ func TestBases(t *testing.T) {
 	if _, err := files[0].WriteAt([]byte("x"), 0); !errors.Is(err, unix.EPERM) {
 		t.Errorf("writing: %v, want EPERM", err)
 	}
-	if err := punch(files[0], 0, 1<<20); !errors.Is(err, unix.EPERM) {
+	if err := process.Punch(files[0], 0, 1<<20); !errors.Is(err, unix.EPERM) {
 		t.Errorf("punching a hole: %v, want EPERM", err)
 	}
 	if err := files[0].Truncate(0); !errors.Is(err, unix.EPERM) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 const (
@@ -136,7 +137,7 @@ type keptAnswer struct {
 
 // key is the part of a kept answer that must agree.
 func (e *Engine) key() (keptAnswer, error) {
-	boot, err := bootID()
+	boot, err := process.BootID()
 	if err != nil {
 		return keptAnswer{}, err
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 
 	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 // maxManifest bounds a snapshot's manifest, in bytes.
@@ -44,7 +45,7 @@ func (e *Engine) Restore(ctx context.Context, c vmm.Config, snapshot string) (vm
 }
 
 func (e *Engine) restore(ctx context.Context, c vmm.Config, s manifest, base *os.File, state string) (*machine, error) {
-	memory, err := duplicate(base)
+	memory, err := process.Duplicate(base)
 	if err != nil {
 		return nil, err
 	}

@@ -154,7 +154,7 @@ func (m *machine) saveMemory(ctx context.Context, path string) error {
 		return err
 	}
 	if restored {
-		if err := m.process.copyPrivate(ctx, to, baseName, m.record.Config.Memory); err != nil {
+		if err := copyPrivate(ctx, m.process, to, baseName, m.record.Config.Memory); err != nil {
 			return err
 		}
 	}
@@ -164,10 +164,10 @@ func (m *machine) saveMemory(ctx context.Context, path string) error {
 // memory finds the file that the machine's memory is mapped from, and whether
 // the mapping is private because the machine was restored.
 func (m *machine) memory() (link string, restored bool, err error) {
-	if _, link, err = m.process.descriptor(baseName, -1); err == nil {
+	if _, link, err = m.process.Descriptor(baseName, -1); err == nil {
 		return link, true, nil
 	}
-	_, link, err = m.process.descriptor(memoryName, -1)
+	_, link, err = m.process.Descriptor(memoryName, -1)
 	if err != nil {
 		return "", false, m.explain(err)
 	}

@@ -6,16 +6,9 @@ package qemu
 import (
 	"context"
 	"fmt"
-	"os"
-	"strconv"
-	"time"
 
 	"github.com/micropod/micropod/internal/vmm"
 )
-
-// clockTicks is the unit of times in /proc/PID/stat, USER_HZ, fixed at 100 a second
-// on all architectures but Alpha and IA-64 (include/asm-generic/param.h).
-const clockTicks = 100
 
 // SetBalloon sets how much memory the guest may use, see vmm.Machine.
 //
@@ -43,18 +36,10 @@ func (m *machine) Stats(ctx context.Context) (vmm.Stats, error) {
 		return vmm.Stats{}, err
 	}
 	s := vmm.Stats{BalloonBytes: max(0, m.record.Config.Memory-balloon.Actual)}
-	fields, err := stat(m.process.pid)
+	use, err := m.process.Use()
 	if err != nil {
 		return vmm.Stats{}, m.explain(fmt.Errorf("reading the process's use: %w", err))
 	}
-	// Fields 14, 15 and 24 of proc(5): utime, stime, rss.
-	var n [3]int64
-	for i, field := range []int{14, 15, 24} {
-		if n[i], err = strconv.ParseInt(fields[field-3], 10, 64); err != nil {
-			return vmm.Stats{}, fmt.Errorf("reading the process's use: %w", err)
-		}
-	}
-	s.CPU = time.Duration(n[0]+n[1]) * time.Second / clockTicks
-	s.ResidentBytes = n[2] * int64(os.Getpagesize())
+	s.CPU, s.ResidentBytes = use.CPU, use.ResidentBytes
 	return s, nil
 }

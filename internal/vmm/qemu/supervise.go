@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 const (
@@ -36,7 +37,7 @@ func (m *machine) supervise() {
 	defer redial.Stop()
 	for {
 		select {
-		case <-m.process.exited:
+		case <-m.process.Exited:
 			m.finish()
 			return
 		case <-m.letGo:
@@ -190,10 +191,10 @@ func (m *machine) quit(ctx context.Context) {
 		m.log.Debug("asking QEMU to quit", "error", err)
 	}
 	select {
-	case <-m.process.exited:
+	case <-m.process.Exited:
 	case <-ctx.Done():
 		m.log.Warn("QEMU did not end by itself after its guest; killing it")
-		if err := m.process.signal(unix.SIGKILL); err != nil {
+		if err := m.process.Signal(unix.SIGKILL); err != nil {
 			m.log.Error("killing QEMU", "error", err)
 		}
 	}
@@ -202,10 +203,10 @@ func (m *machine) quit(ctx context.Context) {
 // drain brings the logs up to date and returns when to do so again.
 func (m *machine) drain() time.Duration {
 	next := drainIdle
-	for _, r := range []*ring{m.console, m.output} {
-		more, err := r.drain()
+	for _, r := range []*process.Ring{m.console, m.output} {
+		more, err := r.Drain()
 		if err != nil {
-			m.log.Debug("draining QEMU's output", "file", r.log.path, "error", err)
+			m.log.Debug("draining QEMU's output", "file", r.Log.Path, "error", err)
 		}
 		if more {
 			next = drainBusy
@@ -221,7 +222,7 @@ func (m *machine) finish() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.exit = vmm.Exit{Code: -1, At: time.Now()}
-	if s := m.process.status; s != nil {
+	if s := m.process.Status; s != nil {
 		m.exit.Code = s.ExitStatus() // -1 when ended by a signal
 		if s.Signaled() {
 			m.exit.Signal = int(s.Signal())
@@ -239,23 +240,23 @@ const consoleTail = 8 << 10
 func (m *machine) why() string {
 	limit := m.record.Config.MemoryLimit
 	switch {
-	case m.reason == "guest rebooted" && strings.Contains(m.console.log.tail(consoleTail), "Kernel panic - not syncing"):
+	case m.reason == "guest rebooted" && strings.Contains(m.console.Log.Tail(consoleTail), "Kernel panic - not syncing"):
 		// A panic resets the machine like a reboot does (reboot=t panic=-1).
 		return "guest crashed"
-	case m.reason == "guest rebooted" && strings.Contains(m.console.log.tail(consoleTail), "reboot: Power down"):
+	case m.reason == "guest rebooted" && strings.Contains(m.console.Log.Tail(consoleTail), "reboot: Power down"):
 		return "guest powered off" // while no daemon was there to be told so
 	case m.reason != "":
 		return m.reason
 	case m.killed:
 		return "killed"
-	case m.cgroup.oomKills() > 0:
+	case m.cgroup.OOMKills() > 0:
 		return fmt.Sprintf("killed: the machine reached its limit of %d MiB on the host", limit/mib)
 	case m.exit.Signal == int(unix.SIGKILL):
 		return "killed"
 	case m.exit.Signal != 0:
 		return "VMM died: " + unix.SignalName(unix.Signal(m.exit.Signal))
 	case m.exit.Code > 0:
-		return "VMM failed: " + m.output.log.tail(512)
+		return "VMM failed: " + m.output.Log.Tail(512)
 	default:
 		return "unknown"
 	}

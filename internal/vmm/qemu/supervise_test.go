@@ -4,9 +4,11 @@
 package qemu
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -15,26 +17,31 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 // superviseFake supervises a process that is no QEMU, with the given answers in QEMU's
 // place.
 func superviseFake(t *testing.T, answers map[string]func(string) string) *machine {
 	t.Helper()
-	cmd := sleeper(t)
+	fake, err := process.Start(exec.Command("sleep", "60"), func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { fake.Kill(context.Background()) })
 	socket := serveQMP(t, answers)
 	dir := filepath.Dir(socket)
 	if err := os.Symlink(socket, filepath.Join(dir, qmpSocket)); err != nil {
 		t.Fatal(err)
 	}
-	m := newMachine(slog.New(slog.DiscardHandler), vmm.Record{ID: "fake", Dir: dir, PID: cmd.Process.Pid, Config: vmm.Config{Memory: vmm.MinMemory}})
-	var err error
-	if m.process, err = watch(cmd.Process.Pid); err != nil {
-		t.Fatal(err)
+	m := newMachine(slog.New(slog.DiscardHandler), vmm.Record{ID: "fake", Dir: dir, PID: fake.PID, Config: vmm.Config{Memory: vmm.MinMemory}})
+	m.process = fake
+	for _, r := range []**process.Ring{&m.console, &m.output} {
+		log := process.Log{Path: filepath.Join(t.TempDir(), "log"), Limit: 64 << 10}
+		if *r, err = process.NewRing("test", 64<<10, log); err != nil {
+			t.Fatal(err)
+		}
 	}
-	go m.process.wait()
-	m.console, _ = openRing(t, 64<<10, newLog(t, 64<<10))
-	m.output, _ = openRing(t, 64<<10, newLog(t, 64<<10))
 	go m.supervise()
 	t.Cleanup(func() { m.Close() })
 	return m
@@ -61,8 +68,9 @@ func TestGuestEnded(t *testing.T) {
 				},
 			})
 			pid.Store(int64(m.record.PID))
-			m.console.memory.WriteAt([]byte(test.console), 0)
-			m.console.writer.Seek(int64(len(test.console)), 0)
+			if _, err := m.console.Writer.WriteString(test.console); err != nil {
+				t.Fatal(err)
+			}
 			notify(m.attention, struct{}{})
 			exit, err := m.Wait(t.Context())
 			if err != nil || exit.Reason != test.reason {

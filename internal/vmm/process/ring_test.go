@@ -1,7 +1,7 @@
 // Copyright The micropod Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package qemu
+package process
 
 import (
 	"bytes"
@@ -16,59 +16,59 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openRing makes a ring as it is once QEMU has opened its end, and returns that end.
-func openRing(t *testing.T, size int64, log tailFile) (*ring, *os.File) {
+// openRing makes a ring as it is once the VMM has opened its end, and returns that end.
+func openRing(t *testing.T, size int64, log Log) (*Ring, *os.File) {
 	t.Helper()
-	r, err := newRing("test", size, log)
+	r, err := NewRing("test", size, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { r.close() })
-	qemu, err := duplicate(r.writer)
+	t.Cleanup(func() { r.Close() })
+	vmm, err := Duplicate(r.Writer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { qemu.Close() })
-	if err := qemu.Truncate(0); err != nil { // as QEMU opens a log
+	t.Cleanup(func() { vmm.Close() })
+	if err := vmm.Truncate(0); err != nil { // as the VMM opens a log
 		t.Fatal(err)
 	}
-	if err := r.bound(); err != nil {
+	if err := r.Bound(); err != nil {
 		t.Fatal(err)
 	}
-	return r, qemu
+	return r, vmm
 }
 
-func newLog(t *testing.T, limit int64) tailFile {
+func newLog(t *testing.T, limit int64) Log {
 	t.Helper()
-	return tailFile{filepath.Join(t.TempDir(), "log"), limit}
+	return Log{filepath.Join(t.TempDir(), "log"), limit}
 }
 
-func read(t *testing.T, log tailFile) string {
+func read(t *testing.T, log Log) string {
 	t.Helper()
-	b, err := os.ReadFile(log.path)
+	b, err := os.ReadFile(log.Path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
 	return string(b)
 }
 
-func drain(t *testing.T, r *ring) {
+func drain(t *testing.T, r *Ring) {
 	t.Helper()
-	if _, err := r.drain(); err != nil {
+	if _, err := r.Drain(); err != nil {
 		t.Fatalf("draining: %v", err)
 	}
 }
 
-// TestRingBoundsAWriterThatNobodyReads: QEMU writes on while no daemon runs.
+// TestRingBoundsAWriterThatNobodyReads: the VMM writes on while no daemon runs.
 func TestRingBoundsAWriterThatNobodyReads(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 10
 	log := newLog(t, 1<<20)
-	r, qemu := openRing(t, size, log)
+	r, vmm := openRing(t, size, log)
 	line := bytes.Repeat([]byte("x"), 1000)
 	refused := 0
 	for range 1000 {
-		if _, err := qemu.Write(line); err != nil {
+		if _, err := vmm.Write(line); err != nil {
 			if !errors.Is(err, unix.EPERM) {
 				t.Fatalf("writing into a full ring: %v, want EPERM", err)
 			}
@@ -82,7 +82,7 @@ func TestRingBoundsAWriterThatNobodyReads(t *testing.T) {
 	if got := len(read(t, log)); got != size {
 		t.Errorf("drained %d bytes, want the ring's %d", got, size)
 	}
-	if _, err := qemu.WriteString("room again"); err != nil {
+	if _, err := vmm.WriteString("room again"); err != nil {
 		t.Errorf("writing after the drain: %v", err)
 	}
 	drain(t, r)
@@ -96,22 +96,22 @@ func TestRingFlood(t *testing.T) {
 	t.Parallel()
 	const flood, limit = 100 << 20, 256 << 10
 	log := newLog(t, limit)
-	r, qemu := openRing(t, consoleRing, log)
+	r, vmm := openRing(t, 256<<10, log)
 	var done atomic.Bool
 	go func() {
 		defer done.Store(true)
 		for i := 0; i*1000 < flood; i++ {
-			fmt.Fprintf(qemu, "%09d %s\n", i, strings.Repeat("x", 989)) // dropped when full
+			fmt.Fprintf(vmm, "%09d %s\n", i, strings.Repeat("x", 989)) // dropped when full
 		}
 	}()
 	for !done.Load() {
 		drain(t, r)
-		if info, err := os.Stat(log.path); err == nil && info.Size() > limit {
+		if info, err := os.Stat(log.Path); err == nil && info.Size() > limit {
 			t.Fatalf("the log has %d bytes, its limit is %d", info.Size(), limit)
 		}
 	}
 	drain(t, r)
-	if _, err := qemu.WriteString("\nthe end"); err != nil {
+	if _, err := vmm.WriteString("\nthe end"); err != nil {
 		t.Fatal(err)
 	}
 	drain(t, r)
@@ -133,8 +133,8 @@ func TestRingFlood(t *testing.T) {
 		}
 		last = n
 	}
-	if info, err := r.memory.Stat(); err != nil || info.Size() != consoleRing {
-		t.Errorf("the ring has %d bytes (%v), want %d", info.Size(), err, consoleRing)
+	if info, err := r.memory.Stat(); err != nil || info.Size() != 256<<10 {
+		t.Errorf("the ring has %d bytes (%v), want %d", info.Size(), err, 256<<10)
 	}
 }
 
@@ -142,19 +142,19 @@ func TestRingFlood(t *testing.T) {
 func TestRingAdopted(t *testing.T) {
 	t.Parallel()
 	log := newLog(t, 1<<20)
-	r, qemu := openRing(t, 64<<10, log)
+	r, vmm := openRing(t, 64<<10, log)
 	var want strings.Builder
 	for round := range 200 { // several turns of the ring
 		line := fmt.Sprintf("round %d %s\n", round, strings.Repeat("y", 1000))
 		want.WriteString(line)
-		if _, err := qemu.WriteString(line); err != nil {
+		if _, err := vmm.WriteString(line); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		if round%3 == 0 {
 			continue // for the next round's
 		}
 		if round%10 == 5 { // the daemon before has died here
-			r = &ring{writer: r.writer, memory: r.memory, size: r.size, log: r.log}
+			r = &Ring{Writer: r.Writer, memory: r.memory, size: r.size, Log: r.Log}
 		}
 		drain(t, r)
 	}
@@ -164,20 +164,20 @@ func TestRingAdopted(t *testing.T) {
 	}
 }
 
-// TestRingMoved: a QEMU that was taken over moves the shared offset.
+// TestRingMoved: a VMM that was taken over moves the shared offset.
 func TestRingMoved(t *testing.T) {
 	t.Parallel()
 	log := newLog(t, 1<<20)
-	r, qemu := openRing(t, 64<<10, log)
+	r, vmm := openRing(t, 64<<10, log)
 	for _, offset := range []int64{1 << 40, 64<<10 + 1, 0} {
-		qemu.WriteString("words ")
+		vmm.WriteString("words ")
 		drain(t, r)
-		if _, err := qemu.Seek(offset, 0); err != nil {
+		if _, err := vmm.Seek(offset, 0); err != nil {
 			t.Fatal(err)
 		}
 		drain(t, r)
 	}
-	if _, err := qemu.WriteString("last"); err != nil {
+	if _, err := vmm.WriteString("last"); err != nil {
 		t.Fatal(err)
 	}
 	drain(t, r)
@@ -190,29 +190,29 @@ func TestTailFile(t *testing.T) {
 	t.Parallel()
 	log := newLog(t, 100)
 	for i := range 50 {
-		if err := log.append(fmt.Appendf(nil, "line %02d\n", i)); err != nil {
+		if err := log.Append(fmt.Appendf(nil, "line %02d\n", i)); err != nil {
 			t.Fatal(err)
 		}
 		if got := read(t, log); len(got) > 100 || !strings.HasSuffix(got, fmt.Sprintf("line %02d\n", i)) {
 			t.Fatalf("after line %d: %q", i, got)
 		}
 	}
-	if got := log.tail(20); got != "line 48\nline 49" {
+	if got := log.Tail(20); got != "line 48\nline 49" {
 		t.Errorf("tail: %q, want two whole lines", got)
 	}
-	if err := log.append(bytes.Repeat([]byte("z"), 1000)); err != nil {
+	if err := log.Append(bytes.Repeat([]byte("z"), 1000)); err != nil {
 		t.Fatal(err)
 	}
 	if got := read(t, log); got != strings.Repeat("z", 100) {
 		t.Errorf("after more than the limit at once: %d bytes %q", len(got), got)
 	}
-	if got := (tailFile{path: "/nonexistent/file", limit: 1}).tail(10); got != "" {
+	if got := (Log{Path: "/nonexistent/file", Limit: 1}).Tail(10); got != "" {
 		t.Errorf("tail of no file: %q", got)
 	}
-	if err := (tailFile{path: "/nonexistent/file", limit: 1}).append([]byte("x")); err == nil {
+	if err := (Log{Path: "/nonexistent/file", Limit: 1}).Append([]byte("x")); err == nil {
 		t.Error("appending in a folder that is not there succeeded")
 	}
-	if entries, err := os.ReadDir(filepath.Dir(log.path)); err != nil || len(entries) != 1 {
+	if entries, err := os.ReadDir(filepath.Dir(log.Path)); err != nil || len(entries) != 1 {
 		t.Errorf("%d files (%v), want the log alone", len(entries), err)
 	}
 }

@@ -1,7 +1,7 @@
 // Copyright The micropod Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package qemu
+package process
 
 import (
 	"errors"
@@ -17,29 +17,29 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// cgroup is the control group of one machine, in all version 1 hierarchies that
+// Cgroup is the control group of one machine, in all version 1 hierarchies that
 // limit or account, or in the one of version 2.
-type cgroup interface {
+type Cgroup interface {
 	AddProc(pid uint64) error
 	Delete() error // no error when it is gone
-	// oomKills is how often the kernel killed in it because of the memory limit.
-	oomKills() uint64
+	// OOMKills is how often the kernel killed in it because of the memory limit.
+	OOMKills() uint64
 }
 
 const unifiedMountpoint = "/sys/fs/cgroup"
 
-// cgroupPath is where c's machine belongs, relative to the hierarchy's root.
-func cgroupPath(parent, id string) string {
+// CgroupPath is where c's machine belongs, relative to the hierarchy's root.
+func CgroupPath(parent, id string) string {
 	if parent == "" {
 		parent = "micropod"
 	}
 	return path.Join("/", parent, id)
 }
 
-// newCgroup makes the group. A user who may not make any gets none, unless a
+// NewCgroup makes the group. A user who may not make any gets none, unless a
 // limit was asked for.
-func newCgroup(path string, memoryLimit int64) (cgroup, error) {
-	var g cgroup
+func NewCgroup(path string, memoryLimit int64) (Cgroup, error) {
+	var g Cgroup
 	var err error
 	if cgroups.Mode() == cgroups.Unified {
 		g, err = newUnified(unifiedMountpoint, path, memoryLimit)
@@ -47,35 +47,35 @@ func newCgroup(path string, memoryLimit int64) (cgroup, error) {
 		g, err = newLegacy(path, memoryLimit)
 	}
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 && memoryLimit == 0 {
-		return noCgroup{}, nil
+		return NoCgroup{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("creating cgroup %s: %w", path, err)
+		return nil, fmt.Errorf("creating Cgroup %s: %w", path, err)
 	}
 	return g, nil
 }
 
-// loadCgroup finds a group made earlier.
-func loadCgroup(path string) cgroup {
+// LoadCgroup finds a group made earlier.
+func LoadCgroup(path string) Cgroup {
 	if cgroups.Mode() == cgroups.Unified {
 		if m, err := cgroup2.Load(path, cgroup2.WithMountpoint(unifiedMountpoint)); err == nil {
 			return unified{m}
 		}
-		return noCgroup{}
+		return NoCgroup{}
 	}
 	c, err := cgroup1.Load(cgroup1.StaticPath(path), cgroup1.WithHierarchy(legacyHierarchy))
 	if err != nil {
-		return noCgroup{}
+		return NoCgroup{}
 	}
 	return legacy{c}
 }
 
-// noCgroup is the machine's that has none.
-type noCgroup struct{}
+// NoCgroup is the machine's that has none.
+type NoCgroup struct{}
 
-func (noCgroup) AddProc(uint64) error { return nil }
-func (noCgroup) Delete() error        { return nil }
-func (noCgroup) oomKills() uint64     { return 0 }
+func (NoCgroup) AddProc(uint64) error { return nil }
+func (NoCgroup) Delete() error        { return nil }
+func (NoCgroup) OOMKills() uint64     { return 0 }
 
 type legacy struct{ cgroup1.Cgroup }
 
@@ -89,7 +89,7 @@ func legacyHierarchy() ([]cgroup1.Subsystem, error) {
 	return slices.DeleteFunc(all, func(s cgroup1.Subsystem) bool { return !slices.Contains(wanted, s.Name()) }), nil
 }
 
-func newLegacy(path string, memoryLimit int64) (cgroup, error) {
+func newLegacy(path string, memoryLimit int64) (Cgroup, error) {
 	resources := &specs.LinuxResources{}
 	if memoryLimit > 0 {
 		resources.Memory = &specs.LinuxMemory{Limit: &memoryLimit}
@@ -110,7 +110,7 @@ func (l legacy) Delete() error {
 	return nil
 }
 
-func (l legacy) oomKills() uint64 {
+func (l legacy) OOMKills() uint64 {
 	s, err := l.Stat(cgroup1.IgnoreNotExist)
 	if err != nil {
 		return 0
@@ -120,7 +120,7 @@ func (l legacy) oomKills() uint64 {
 
 type unified struct{ *cgroup2.Manager }
 
-func newUnified(mountpoint, path string, memoryLimit int64) (cgroup, error) {
+func newUnified(mountpoint, path string, memoryLimit int64) (Cgroup, error) {
 	resources := &cgroup2.Resources{}
 	if memoryLimit > 0 {
 		resources.Memory = &cgroup2.Memory{Max: &memoryLimit}
@@ -139,7 +139,7 @@ func (u unified) Delete() error {
 	return nil
 }
 
-func (u unified) oomKills() uint64 {
+func (u unified) OOMKills() uint64 {
 	s, err := u.Stat()
 	if err != nil {
 		return 0

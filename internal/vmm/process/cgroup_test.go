@@ -1,7 +1,7 @@
 // Copyright The micropod Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package qemu
+package process
 
 import (
 	"crypto/rand"
@@ -27,7 +27,7 @@ func sleeper(t *testing.T) *exec.Cmd {
 }
 
 // testCgroup puts a process into g, whose folder is dir, and out of it by its end.
-func testCgroup(t *testing.T, g cgroup, dir string) {
+func testCgroup(t *testing.T, g Cgroup, dir string) {
 	t.Helper()
 	cmd := sleeper(t)
 	if err := g.AddProc(uint64(cmd.Process.Pid)); err != nil {
@@ -40,7 +40,7 @@ func testCgroup(t *testing.T, g cgroup, dir string) {
 	if err := g.Delete(); err == nil {
 		t.Error("a cgroup in use was deleted")
 	}
-	if n := g.oomKills(); n != 0 {
+	if n := g.OOMKills(); n != 0 {
 		t.Errorf("%d kills for lack of memory, want none", n)
 	}
 	cmd.Process.Kill()
@@ -58,7 +58,7 @@ func testCgroup(t *testing.T, g cgroup, dir string) {
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("making cgroups needs root")
+		t.Skip("making Cgroups needs root")
 	}
 }
 
@@ -74,7 +74,7 @@ func TestCgroupUnified(t *testing.T) {
 	if mountpoint == "" {
 		t.Skip("no cgroup hierarchy of version 2 is mounted")
 	}
-	path := cgroupPath("", "test-"+strings.ToLower(rand.Text()))
+	path := CgroupPath("", "test-"+strings.ToLower(rand.Text()))
 	g, err := newUnified(mountpoint, path, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func TestCgroupLegacy(t *testing.T) {
 	if cgroups.Mode() == cgroups.Unified {
 		t.Skip("the host has cgroups of version 2 only")
 	}
-	path := cgroupPath("micropod-qemutest", "test-"+strings.ToLower(rand.Text()))
+	path := CgroupPath("micropod-qemutest", "test-"+strings.ToLower(rand.Text()))
 	g, err := newLegacy(path, 64<<20)
 	if err != nil {
 		t.Fatal(err)
@@ -97,11 +97,11 @@ func TestCgroupLegacy(t *testing.T) {
 	if b, err := os.ReadFile(dir + "/memory.limit_in_bytes"); err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(64<<20) {
 		t.Errorf("limit %s (%v), want 64 MiB", b, err)
 	}
-	if _, ok := loadCgroup(path).(legacy); !ok {
+	if _, ok := LoadCgroup(path).(legacy); !ok {
 		t.Error("the cgroup is not found again")
 	}
 	testCgroup(t, g, dir)
-	if _, gone := loadCgroup(path).(noCgroup); !gone {
+	if _, gone := LoadCgroup(path).(NoCgroup); !gone {
 		t.Error("a deleted cgroup was found")
 	}
 }
