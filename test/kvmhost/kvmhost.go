@@ -73,11 +73,10 @@ func Start(ctx context.Context) (*Host, error) {
 
 // Close ends the host.
 func (h *Host) Close() error {
-	var errs []error
-	if h.session != nil {
-		errs = append(errs, h.session.Close())
+	if h.session == nil {
+		return errors.Join(h.conn.Close(), h.qemu.end())
 	}
-	return errors.Join(append(errs, h.conn.Close(), h.qemu.end())...)
+	return errors.Join(h.session.Close(), h.qemu.end())
 }
 
 // Command is a program to run in the host.
