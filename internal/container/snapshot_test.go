@@ -166,7 +166,7 @@ func TestClone(t *testing.T) {
 	t.Parallel()
 	w := withSnapshots(t)
 	i := w.started(config("sleep"))
-	clones, _, err := w.Clone(w.soon(), i.ID, []string{"a", "b", ""})
+	clones, _, err := w.Clone(w.soon(), i.ID, []string{"one", "two", ""})
 	if err != nil || len(clones) != 3 {
 		t.Fatalf("Clone gave %v, %v", clones, err)
 	}
@@ -176,10 +176,11 @@ func TestClone(t *testing.T) {
 	for _, c := range clones {
 		w.state(c.ID, container.Running)
 	}
-	if _, _, err := w.Clone(w.soon(), i.ID, []string{"c", "a"}); err == nil {
-		t.Error("a clone under a name in use was made")
+	var used *container.NameInUseError
+	if _, _, err := w.Clone(w.soon(), i.ID, []string{"three", "one"}); !errors.As(err, &used) || strings.Contains(err.Error(), "taking it back") {
+		t.Errorf("a clone under a name in use gave %v", err)
 	}
-	w.gone("c") // the first one went with the second
+	w.gone("three") // the first one went with the second
 	if n := len(w.List(container.Filter{All: true})); n != 4 {
 		t.Errorf("there are %d containers, want the 4 from before", n)
 	}
