@@ -177,6 +177,17 @@ func (a *app) each(c *cobra.Command, targets []string, do func(string) (string, 
 	return nil
 }
 
+// onEach is what a command does that acts on each of its words through the daemon, and prints it then.
+func (a *app) onEach(do func(ctx context.Context, client *client, target string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, targets []string) error {
+		client, err := a.connect(c.Context())
+		if err != nil {
+			return err
+		}
+		return a.each(c, targets, func(target string) (string, error) { return target, do(c.Context(), client, target) })
+	}
+}
+
 func quote(s string) string { return strconv.Quote(s) }
 
 // printable keeps terminal escapes of a name or message out of the terminal.

@@ -14,11 +14,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// row is an object of a list: fields for templates by name, and what JSON shows.
-type row interface {
-	// Field names are what --format '{{.Name}}' takes: the struct's own.
-}
-
 // table says how a list is shown.
 type table struct {
 	columns []column // of the default table, in order
@@ -39,8 +34,8 @@ func (o *formatFlags) addFlags(c *cobra.Command) {
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// printList shows rows as the flags say.
-func printList[R row](w io.Writer, o *formatFlags, t table, rows []R) error {
+// printList shows rows as the flags say. The names of R's fields are what --format '{{.Name}}' takes, and what JSON shows.
+func printList[R any](w io.Writer, o *formatFlags, t table, rows []R) error {
 	switch {
 	case o.quiet:
 		return printTemplate(w, t.quiet, rows)

@@ -4,6 +4,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 
 	"connectrpc.com/connect"
@@ -81,16 +82,12 @@ func newStop(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(name string) (string, error) {
-				_, err := client.containers.Stop(c.Context(), connect.NewRequest(&v1.StopContainerRequest{
+			return a.onEach(func(ctx context.Context, client *client, name string) error {
+				_, err := client.containers.Stop(ctx, connect.NewRequest(&v1.StopContainerRequest{
 					Container: name, TimeoutSeconds: timeout, Signal: o.signal,
 				}))
-				return name, err
-			})
+				return err
+			})(c, args)
 		},
 		ValidArgsFunction: completeContainers(a, running),
 	}
@@ -110,16 +107,12 @@ func newRestart(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(name string) (string, error) {
-				_, err := client.containers.Restart(c.Context(), connect.NewRequest(&v1.RestartContainerRequest{
+			return a.onEach(func(ctx context.Context, client *client, name string) error {
+				_, err := client.containers.Restart(ctx, connect.NewRequest(&v1.RestartContainerRequest{
 					Container: name, TimeoutSeconds: timeout, Signal: o.signal,
 				}))
-				return name, err
-			})
+				return err
+			})(c, args)
 		},
 		ValidArgsFunction: completeContainers(a, anyState),
 	}
@@ -135,16 +128,10 @@ func newKill(a *app) *cobra.Command {
 		Example: `  micropod kill web
   micropod kill -s HUP web`,
 		Args: needArgs(1, "container"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(name string) (string, error) {
-				_, err := client.containers.Kill(c.Context(), connect.NewRequest(&v1.KillContainerRequest{Container: name, Signal: signal}))
-				return name, err
-			})
-		},
+		RunE: a.onEach(func(ctx context.Context, client *client, name string) error {
+			_, err := client.containers.Kill(ctx, connect.NewRequest(&v1.KillContainerRequest{Container: name, Signal: signal}))
+			return err
+		}),
 		ValidArgsFunction: completeContainers(a, running),
 	}
 	c.Flags().StringVarP(&signal, "signal", "s", "KILL", "`signal` to send: name or number")
@@ -160,16 +147,10 @@ func newRm(a *app) *cobra.Command {
 		Example: `  micropod rm web
   micropod rm -f $(micropod ps -aq)`,
 		Args: needArgs(1, "container"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(name string) (string, error) {
-				_, err := client.containers.Remove(c.Context(), connect.NewRequest(&v1.RemoveContainerRequest{Container: name, Force: force}))
-				return name, err
-			})
-		},
+		RunE: a.onEach(func(ctx context.Context, client *client, name string) error {
+			_, err := client.containers.Remove(ctx, connect.NewRequest(&v1.RemoveContainerRequest{Container: name, Force: force}))
+			return err
+		}),
 		ValidArgsFunction: completeContainers(a, anyState),
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "remove also those that run")

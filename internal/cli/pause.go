@@ -5,6 +5,7 @@ package cli
 
 import (
 	"connectrpc.com/connect"
+	"context"
 	"github.com/spf13/cobra"
 
 	v1 "github.com/micropod/micropod/api/micropod/v1"
@@ -18,16 +19,10 @@ func newPause(a *app) *cobra.Command {
 		Example: `  micropod pause web
   micropod pause $(micropod ps -q)`,
 		Args: needArgs(1, "container"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(name string) (string, error) {
-				_, err := client.containers.Pause(c.Context(), connect.NewRequest(&v1.PauseContainerRequest{Container: name}))
-				return name, err
-			})
-		},
+		RunE: a.onEach(func(ctx context.Context, client *client, name string) error {
+			_, err := client.containers.Pause(ctx, connect.NewRequest(&v1.PauseContainerRequest{Container: name}))
+			return err
+		}),
 		ValidArgsFunction: completeContainers(a, running),
 	}
 }
@@ -38,16 +33,10 @@ func newUnpause(a *app) *cobra.Command {
 		Short:   "Let paused containers run on",
 		Example: `  micropod unpause web`,
 		Args:    needArgs(1, "container"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(name string) (string, error) {
-				_, err := client.containers.Unpause(c.Context(), connect.NewRequest(&v1.UnpauseContainerRequest{Container: name}))
-				return name, err
-			})
-		},
+		RunE: a.onEach(func(ctx context.Context, client *client, name string) error {
+			_, err := client.containers.Unpause(ctx, connect.NewRequest(&v1.UnpauseContainerRequest{Container: name}))
+			return err
+		}),
 		ValidArgsFunction: completeContainers(a, paused),
 	}
 }
@@ -58,16 +47,10 @@ func newVMPause(a *app) *cobra.Command {
 		Short:   "Stop the vCPUs of machines",
 		Example: `  micropod vm pause lab`,
 		Args:    needArgs(1, "machine"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(id string) (string, error) {
-				_, err := client.machines.PauseVM(c.Context(), connect.NewRequest(&v1.PauseVMRequest{VmId: id}))
-				return id, err
-			})
-		},
+		RunE: a.onEach(func(ctx context.Context, client *client, id string) error {
+			_, err := client.machines.PauseVM(ctx, connect.NewRequest(&v1.PauseVMRequest{VmId: id}))
+			return err
+		}),
 		ValidArgsFunction: completeMachines(a),
 	}
 }
@@ -79,16 +62,10 @@ func newVMResume(a *app) *cobra.Command {
 		Short:   "Let paused machines run on",
 		Example: `  micropod vm resume lab`,
 		Args:    needArgs(1, "machine"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(id string) (string, error) {
-				_, err := client.machines.ResumeVM(c.Context(), connect.NewRequest(&v1.ResumeVMRequest{VmId: id}))
-				return id, err
-			})
-		},
+		RunE: a.onEach(func(ctx context.Context, client *client, id string) error {
+			_, err := client.machines.ResumeVM(ctx, connect.NewRequest(&v1.ResumeVMRequest{VmId: id}))
+			return err
+		}),
 		ValidArgsFunction: completeMachines(a),
 	}
 }

@@ -149,16 +149,10 @@ func newVMStart(a *app) *cobra.Command {
 		Short:   "Boot stopped machines",
 		Example: `  micropod vm start lab`,
 		Args:    needArgs(1, "machine"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(id string) (string, error) {
-				_, err := client.machines.StartVM(c.Context(), connect.NewRequest(&v1.StartVMRequest{VmId: id}))
-				return id, err
-			})
-		},
+		RunE: a.onEach(func(ctx context.Context, client *client, id string) error {
+			_, err := client.machines.StartVM(ctx, connect.NewRequest(&v1.StartVMRequest{VmId: id}))
+			return err
+		}),
 		ValidArgsFunction: completeMachines(a),
 	}
 }
@@ -171,16 +165,10 @@ func newVMStop(a *app) *cobra.Command {
 		Short:   "Ask machines to power off, and end them after a while",
 		Example: `  micropod vm stop -t 30 lab`,
 		Args:    needArgs(1, "machine"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(id string) (string, error) {
-				_, err := client.machines.StopVM(c.Context(), connect.NewRequest(&v1.StopVMRequest{VmId: id, TimeoutSeconds: timeout, Force: force}))
-				return id, err
-			})
-		},
+		RunE: a.onEach(func(ctx context.Context, client *client, id string) error {
+			_, err := client.machines.StopVM(ctx, connect.NewRequest(&v1.StopVMRequest{VmId: id, TimeoutSeconds: timeout, Force: force}))
+			return err
+		}),
 		ValidArgsFunction: completeMachines(a),
 	}
 	c.Flags().Uint32VarP(&timeout, "time", "t", 0, "`seconds` before the machine is ended by force (default 10)")
@@ -195,16 +183,10 @@ func newVMRemove(a *app) *cobra.Command {
 		Short:   "Remove machines with all that is in them",
 		Example: `  micropod vm rm -f lab`,
 		Args:    needArgs(1, "machine"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(id string) (string, error) {
-				_, err := client.machines.DeleteVM(c.Context(), connect.NewRequest(&v1.DeleteVMRequest{VmId: id, Force: force}))
-				return id, err
-			})
-		},
+		RunE: a.onEach(func(ctx context.Context, client *client, id string) error {
+			_, err := client.machines.DeleteVM(ctx, connect.NewRequest(&v1.DeleteVMRequest{VmId: id, Force: force}))
+			return err
+		}),
 		ValidArgsFunction: completeMachines(a),
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "remove also those that run")
