@@ -45,7 +45,7 @@ func run(args []string) error {
 	}
 	// The daemon idles most of the time: a smaller heap is worth more than a rarer collection.
 	debug.SetGCPercent(50)
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
+	log := slog.New(slog.NewTextHandler(boundLog(os.Stderr), &slog.HandlerOptions{Level: c.LogLevel}))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
