@@ -91,19 +91,23 @@ func (f *BootFiles) Boot(ctx context.Context, path string, nested bool) (Boot, e
 		clear(f.made)
 	}
 	f.made[key] = e
+	for _, e := range f.made {
+		inUse(e.boot)
+	}
+	_ = pruneBootCache(f.CacheDir, time.Now()) // what cannot be removed costs space on the disk only
 	return e.boot, nil
 }
 
 func (f *BootFiles) make(ctx context.Context, key bootKey) (bootEntry, error) {
-	modules := kernel.GuestModules()
+	modules, late := kernel.BootModules(), kernel.LateModules()
 	if key.nested {
-		modules = slices.Concat(modules, kernel.PrivilegedModules())
+		late = append(late, kernel.PrivilegedModules()...)
 	}
 	path := key.kernel
 	if path == "" {
 		path = f.Kernel
 	}
-	k, err := kernel.Find(kernel.Options{Path: path, Modules: modules})
+	k, err := kernel.Find(kernel.Options{Path: path, Modules: slices.Concat(modules, late)})
 	if err != nil {
 		return bootEntry{}, err
 	}
@@ -120,7 +124,7 @@ func (f *BootFiles) make(ctx context.Context, key bootKey) (bootEntry, error) {
 	if e.boot.Kernel, err = kernel.Vmlinux(ctx, k, f.CacheDir); err != nil {
 		return bootEntry{}, err
 	}
-	e.boot.Initrd, err = initramfs.Build(ctx, initramfs.Options{Kernel: k, AgentPath: f.Agent, Modules: modules, CacheDir: f.CacheDir})
+	e.boot.Initrd, err = initramfs.Build(ctx, initramfs.Options{Kernel: k, AgentPath: f.Agent, Modules: modules, Late: late, CacheDir: f.CacheDir})
 	if err != nil {
 		return bootEntry{}, err
 	}
