@@ -4,7 +4,8 @@
 // Package agent is the guest's side: PID 1 of every machine. cmd/micropod-agent is its only importer.
 //
 //	Main     /init of the initramfs: console, modules, a root of its own   (boot.go)
-//	         again, in that root: mounts, cgroups, loopback, the runtime   (setup.go)
+//	         in that root: mounts, cgroups, loopback, the runtime          (setup.go)
+//	         what can wait until a first container runs                    (late.go)
 //	Server   one session with the host after the other, for ever           (server.go)
 //	  service    the calls of api/agent/v1                                 (service.go and a file per family)
 //	  streams    stdin, stdout, stderr by offset                           (input.go, output.go, ring.go)
@@ -20,9 +21,13 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
+
+// gcPercent is the target of Go's garbage collector, its default.
+const gcPercent = 100
 
 // Main is the whole life of PID 1. It never returns: the kernel panics when PID 1 ends,
 // and the panic ends the machine, with the reason on its console.
@@ -37,9 +42,16 @@ func run() error {
 	if os.Getpid() != 1 {
 		return fmt.Errorf("runs as PID 1 of a micropod machine only")
 	}
-	if err := leaveInitramfs(); err != nil {
+	debug.SetGCPercent(-1) // until finish: collecting before the first container runs is work that it waits for
+	initramfs, err := leaveInitramfs()
+	if err != nil {
 		return err
 	}
+	if err := mountAll(); err != nil {
+		return err
+	}
+	loopback := make(chan error, 1)
+	go func() { loopback <- loopbackUp() }() // it mostly waits for the kernel
 	if err := setUp(); err != nil {
 		return err
 	}
@@ -47,9 +59,13 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	pipe, err := openPipe()
+	pipe, err := openPipe(initramfs.finish)
 	if err != nil {
 		return err
 	}
-	return NewServer(Config{Containers: runtime, Machine: kernel{}}).Serve(context.Background(), pipe)
+	if err := <-loopback; err != nil {
+		return fmt.Errorf("bringing up loopback: %w", err)
+	}
+	settleLater(initramfs.finish, lateAfterBoot)
+	return NewServer(Config{Containers: runtime, Machine: kernel{}, Settle: initramfs.finish}).Serve(context.Background(), pipe)
 }

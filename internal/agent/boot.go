@@ -22,27 +22,30 @@ const (
 
 // leaveInitramfs makes a tmpfs the root: pivot_root, which containers need, refuses the
 // initramfs as the old root (EINVAL). The agent runs on from the initramfs, whose other files are
-// removed: a copy, run anew, would be translated anew in software emulation (0.3 s), and hold no less memory.
-func leaveInitramfs() error {
+// removed later: a copy, run anew, would be translated anew in software emulation (0.3 s), and hold no less memory.
+func leaveInitramfs() (*initramfs, error) {
 	if err := openConsole(); err != nil {
-		return err
+		return nil, err
 	}
-	if err := loadModules("/etc/modules"); err != nil {
-		return err
+	old, err := os.OpenRoot("/")
+	if err != nil {
+		return nil, fmt.Errorf("opening the initramfs: %w", err)
+	}
+	if err := loadModules(old, "etc/modules"); err != nil {
+		return nil, err
 	}
 	if err := mount("tmpfs", newRoot, "tmpfs", 0, rootOptions); err != nil {
-		return err
+		return nil, err
 	}
 	for _, dir := range []string{"dev", "etc", "proc", "run", "sys", "tmp"} {
 		if err := os.Mkdir(filepath.Join(newRoot, dir), 0o755); err != nil {
-			return fmt.Errorf("preparing the root: %w", err)
+			return nil, fmt.Errorf("preparing the root: %w", err)
 		}
 	}
 	if err := unix.Mount("/dev", newRoot+"/dev", "", unix.MS_MOVE, ""); err != nil {
-		return fmt.Errorf("moving /dev: %w", err)
+		return nil, fmt.Errorf("moving /dev: %w", err)
 	}
-	freeInitramfs()
-	return enterRoot()
+	return &initramfs{root: old}, enterRoot()
 }
 
 // openConsole comes before all that can fail, or the reasons are lost.
@@ -61,16 +64,16 @@ func openConsole() error {
 	return devErr
 }
 
-// loadModules loads the kernel modules listed in a manifest, one path a line, in their order.
-func loadModules(manifest string) error {
-	f, err := os.Open(manifest)
+// loadModules loads the kernel modules listed in a manifest below root, one path a line, in their order.
+func loadModules(root *os.Root, manifest string) error {
+	f, err := root.Open(manifest)
 	if err != nil {
 		return fmt.Errorf("reading the list of modules: %w", err)
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		if err := loadModule(lines.Text()); err != nil {
+		if err := loadModule(root, strings.TrimPrefix(lines.Text(), "/")); err != nil {
 			return fmt.Errorf("loading %s: %w", lines.Text(), err)
 		}
 	}
@@ -81,8 +84,8 @@ func loadModules(manifest string) error {
 // configured, 16 of them at once cost 60 ms in software emulation.
 var moduleParameters = map[string]string{"nbd.ko": "nbds_max=0"}
 
-func loadModule(path string) error {
-	f, err := os.Open(path)
+func loadModule(root *os.Root, path string) error {
+	f, err := root.Open(path)
 	if err != nil {
 		return err
 	}
@@ -91,13 +94,6 @@ func loadModule(path string) error {
 		return err
 	}
 	return nil
-}
-
-// freeInitramfs removes the files that are no longer needed: they are memory. What cannot be removed does no harm.
-func freeInitramfs() {
-	_ = os.Remove("/init") // its bytes stay while it runs
-	_ = os.RemoveAll("/lib")
-	_ = os.RemoveAll("/etc")
 }
 
 func enterRoot() error {

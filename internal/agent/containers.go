@@ -25,13 +25,15 @@ const maxSlot = 'z' - 'a'
 
 // StartContainer starts a container's first process.
 func (s service) StartContainer(ctx context.Context, r *agentv1.StartContainerRequest) (*agentv1.StartResponse, error) {
-	request, err := startRequest(r)
+	request, err := s.startRequest(r)
 	if err != nil {
 		return nil, err
 	}
-	return s.start(processKey{container: r.Id}, r.Stdio, func() (*runtime.Process, error) {
+	answer, err := s.start(processKey{container: r.Id}, r.Stdio, func() (*runtime.Process, error) {
 		return s.config.Containers.Start(ctx, request)
 	})
+	s.started.Do(func() { settleLater(s.config.Settle, lateAfterStart) })
+	return answer, err
 }
 
 // Exec starts a further process in a container.
@@ -97,7 +99,7 @@ func (s service) DeleteProcess(_ context.Context, r *agentv1.DeleteProcessReques
 	return &agentv1.DeleteProcessResponse{}, nil
 }
 
-func startRequest(r *agentv1.StartContainerRequest) (runtime.StartRequest, error) {
+func (s service) startRequest(r *agentv1.StartContainerRequest) (runtime.StartRequest, error) {
 	if err := checkID("container", r.Id); err != nil {
 		return runtime.StartRequest{}, err
 	}
@@ -112,6 +114,11 @@ func startRequest(r *agentv1.StartContainerRequest) (runtime.StartRequest, error
 	spec := new(specs.Spec)
 	if err := decode("spec", r.Spec, spec); err != nil {
 		return runtime.StartRequest{}, err
+	}
+	if spec.Annotations[agentv1.AnnotationDevices] != "" { // some are of modules that can wait
+		if err := s.config.Settle(); err != nil {
+			return runtime.StartRequest{}, statusOf(err)
+		}
 	}
 	if err := giveDevices(spec); err != nil {
 		return runtime.StartRequest{}, status.Error(codes.InvalidArgument, err.Error())

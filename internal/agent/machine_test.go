@@ -72,14 +72,18 @@ func TestDriveNames(t *testing.T) {
 
 func TestBootStepsNameWhatIsMissing(t *testing.T) {
 	t.Parallel()
-	manifest := filepath.Join(t.TempDir(), "modules")
-	if err := loadModules(manifest); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("loadModules without a list = %v", err)
-	}
-	if err := os.WriteFile(manifest, []byte("/no/such/module.ko\n"), 0o644); err != nil {
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := loadModules(manifest); !errors.Is(err, os.ErrNotExist) {
+	defer root.Close()
+	if err := loadModules(root, "modules"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("loadModules without a list = %v", err)
+	}
+	if err := root.WriteFile("modules", []byte("/no/such/module.ko\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := loadModules(root, "modules"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("loadModules of a missing module = %v", err)
 	}
 	if _, err := openPort("/no/such/port"); !errors.Is(err, os.ErrNotExist) {

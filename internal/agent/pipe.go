@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,14 +19,23 @@ import (
 // portName is the name of the virtio-serial port that is the guest channel.
 const portName = "micropod"
 
+// portDriver has a link to each of the machine's virtio-serial devices, which may have no port yet.
+const portDriver = "/sys/bus/virtio/drivers/virtio_console"
+
 // Pipe is where sessions come from.
 type Pipe interface {
 	// Next waits for the next connection of the host's. The former one is closed before.
 	Next() (io.ReadWriteCloser, error)
 }
 
-// openPipe finds the guest channel: the virtio-serial port of our name or, on a machine with a vsock, the host by that.
-func openPipe() (Pipe, error) {
+// openPipe finds the guest channel: the virtio-serial port of our name or, on a machine without any such
+// port, the host by vsock, whose modules settle loads.
+func openPipe(settle func() error) (Pipe, error) {
+	if consoles, err := os.ReadDir(portDriver); err != nil || !hasDevice(consoles) {
+		if err := settle(); err != nil {
+			return nil, err
+		}
+	}
 	events, err := listenUevents()
 	if err != nil {
 		return nil, err
@@ -46,6 +57,11 @@ func openPipe() (Pipe, error) {
 			return nil, err
 		}
 	}
+}
+
+// hasDevice tells whether a driver's folder has a device: a link beside those to its module.
+func hasDevice(entries []fs.DirEntry) bool {
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "virtio") })
 }
 
 // findPort returns the device of the port with our name, "" if there is none (yet).

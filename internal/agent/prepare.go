@@ -16,6 +16,9 @@ func (s service) Prepare(ctx context.Context, _ *agentv1.PrepareRequest) (*agent
 	if err := s.config.Containers.Prepare(ctx); err != nil {
 		return nil, statusOf(err)
 	}
+	if err := s.config.Settle(); err != nil {
+		return nil, statusOf(err)
+	}
 	debug.FreeOSMemory()
 	return &agentv1.PrepareResponse{}, nil
 }

@@ -17,10 +17,12 @@ import (
 	"github.com/micropod/micropod/api/agent/channel"
 )
 
-// Config is what a Server works with. All fields are required.
+// Config is what a Server works with. Containers and Machine are required.
 type Config struct {
 	Containers Containers
 	Machine    Machine
+	// Settle does what was put off at boot, or waits for it; it is called often. May be nil.
+	Settle func() error
 }
 
 // Server serves the host: its calls and the streams of processes. The processes it knows belong to it, not to a session.
@@ -30,12 +32,16 @@ type Server struct {
 	// identified is set by Identify. Before that nothing may ask the kernel for its boot id, which it makes when
 	// first asked: machines restored from one template would all have it.
 	identified atomic.Bool
+	started    sync.Once   // the first container
 	ending     atomic.Bool // Shutdown has done its work
 	powerOff   sync.Once
 }
 
 // NewServer returns a Server that knows no processes.
 func NewServer(c Config) *Server {
+	if c.Settle == nil {
+		c.Settle = func() error { return nil }
+	}
 	return &Server{config: c, processes: table{byKey: make(map[processKey]*process)}}
 }
 

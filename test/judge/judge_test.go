@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/micropod/micropod/internal/agent/runtime/judge"
+	"github.com/micropod/micropod/test/judge"
 )
 
 func TestVerdict(t *testing.T) {

@@ -41,10 +41,9 @@ func openCgroups(root string) (*cgroups, error) {
 		return nil, err
 	}
 	g := &cgroups{root: root, controllers: strings.Fields(string(b))}
-	for _, c := range g.controllers {
-		if err := writeFile(filepath.Join(root, "cgroup.subtree_control"), "+"+c); err != nil {
-			return nil, fmt.Errorf("switching cgroup controller %s on below %s: %w", c, root, err)
-		}
+	all := "+" + strings.Join(g.controllers, " +")
+	if err := writeFile(filepath.Join(root, "cgroup.subtree_control"), all); err != nil && len(g.controllers) > 0 {
+		return nil, fmt.Errorf("switching cgroup controllers %s on below %s: %w", all, root, err)
 	}
 	return g, nil
 }

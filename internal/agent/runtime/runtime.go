@@ -102,10 +102,11 @@ type Runtime struct {
 	spares sync.WaitGroup // goroutines that prepare a stem
 
 	mu         sync.Mutex
+	making     chan struct{}         // closed when the stem being prepared is in ready, or failed; nil while none is
 	containers map[string]*container // a nil value holds a place while the container starts
 }
 
-// New prepares the first stem and returns when it is ready.
+// New begins to prepare the first stem. That this fails is told by Prepare and Start.
 func New(c Config) (*Runtime, error) {
 	if c.StateDir == "" || c.CgroupRoot == "" || c.Reaper == nil {
 		return nil, errors.New("container runtime: StateDir, CgroupRoot and Reaper are required")
@@ -136,11 +137,7 @@ func (r *Runtime) open() (err error) {
 	if r.exe, err = openBinary(); err != nil {
 		return err
 	}
-	stem, err := r.newStem(stemShape{})
-	if err != nil {
-		return err
-	}
-	r.ready <- stem
+	r.replenish(0)
 	return nil
 }
 

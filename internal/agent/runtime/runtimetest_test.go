@@ -9,7 +9,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/micropod/micropod/internal/agent/runtime/judge"
+	"github.com/micropod/micropod/test/judge"
 )
 
 // opencontainers/runtime-tools' runtimetest, run inside containers, agrees with what the spec says.

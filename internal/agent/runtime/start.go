@@ -61,7 +61,7 @@ func (r *Runtime) Start(ctx context.Context, req StartRequest) (*Process, error)
 	}
 	c, p, err := r.start(ctx, &req)
 	r.settle(req.ID, c)
-	r.replenish()
+	r.replenish(spareAfter)
 	if err != nil {
 		return nil, fmt.Errorf("starting container %q: %w", req.ID, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,6 +65,25 @@ func (r *Runtime) takeStem(ctx context.Context, shape stemShape) (*child, error)
 	if shape != (stemShape{}) {
 		return r.newStem(shape)
 	}
+	for {
+		stem, err := r.readyStem()
+		if stem != nil || err != nil {
+			return stem, err
+		}
+		making := r.spareBeingMade()
+		if making == nil {
+			return r.newStem(shape)
+		}
+		select {
+		case <-making:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// readyStem hands out the stem that is kept ready; nil if there is none.
+func (r *Runtime) readyStem() (*child, error) {
 	select {
 	case stem, ok := <-r.ready:
 		if !ok {
@@ -72,29 +92,62 @@ func (r *Runtime) takeStem(ctx context.Context, shape stemShape) (*child, error)
 		select {
 		case <-stem.Done(): // killed, perhaps for lack of memory
 			stem.abandon()
+			return nil, nil
 		default:
 			return stem, nil
 		}
 	default:
+		return nil, nil
 	}
-	return r.newStem(shape)
 }
 
-// replenish prepares the next stem in the background. A failure is not lost: the next Start tries again.
-func (r *Runtime) replenish() {
+func (r *Runtime) spareBeingMade() chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.making
+}
+
+// spareAfter is when, after a start, the next stem is prepared: on a machine with one CPU the two would compete.
+const spareAfter = 300 * time.Millisecond
+
+// replenish prepares the next stem in the background, after a while. A failure is not lost: the next Start tries again.
+func (r *Runtime) replenish(after time.Duration) {
+	if after == 0 {
+		r.makeSpare()
+		return
+	}
 	r.spares.Go(func() {
-		if r.ctx.Err() != nil || len(r.ready) > 0 {
-			return
-		}
-		stem, err := r.newStem(stemShape{})
-		if err != nil {
-			return
-		}
+		t := time.NewTimer(after)
+		defer t.Stop()
 		select {
-		case r.ready <- stem:
-		default:
-			stem.abandon()
+		case <-t.C:
+			r.makeSpare()
+		case <-r.ctx.Done():
 		}
+	})
+}
+
+// makeSpare prepares a stem in the background unless one is ready or being prepared.
+func (r *Runtime) makeSpare() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.making != nil || len(r.ready) > 0 || r.ctx.Err() != nil {
+		return
+	}
+	done := make(chan struct{})
+	r.making = done
+	r.spares.Go(func() {
+		defer close(done)
+		if stem, err := r.newStem(stemShape{}); err == nil {
+			select {
+			case r.ready <- stem:
+			default:
+				stem.abandon()
+			}
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.making = nil
 	})
 }
 

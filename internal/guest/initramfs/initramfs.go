@@ -13,6 +13,7 @@
 // What the agent finds, besides itself:
 //
 //	/etc/modules      paths of the modules, one a line, in the order to load them
+//	/etc/modules.late the same of those that can wait until a first container runs
 //	/lib/modules/*.ko
 //	/dev/console      so that /init starts with file descriptors 0 to 2 open
 //	/proc, /sys       empty, to mount on
@@ -28,6 +29,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/micropod/micropod/internal/guest/kernel"
@@ -36,14 +38,18 @@ import (
 // maxAgent bounds the agent (bytes). Ours has at most 8 MB, built for coverage a few more.
 const maxAgent = 64 << 20
 
-// ManifestPath is where the agent finds the list of modules.
-const ManifestPath = "/etc/modules"
+// Where the agent finds the lists of modules: to load at once, and later.
+const (
+	ManifestPath     = "/etc/modules"
+	LateManifestPath = "/etc/modules.late"
+)
 
-// Options says what to build. All but Modules is required.
+// Options says what to build. All but Modules and Late is required.
 type Options struct {
 	Kernel    kernel.Kernel // as kernel.Find returns it
 	AgentPath string        // static executable
-	Modules   []string      // wanted, dependencies come by themselves; nil means kernel.GuestModules
+	Modules   []string      // wanted, dependencies come by themselves; nil means kernel.BootModules, with Late kernel.LateModules
+	Late      []string      // wanted later
 	CacheDir  string        // made if missing
 }
 
@@ -71,15 +77,18 @@ func assemble(ctx context.Context, o Options) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	wanted := o.Modules
-	if wanted == nil {
-		wanted = kernel.GuestModules()
+	if o.Modules == nil {
+		o.Modules, o.Late = kernel.BootModules(), kernel.LateModules()
 	}
 	index, err := kernel.LoadModules(o.Kernel.ModulesDir)
 	if err != nil {
 		return nil, err
 	}
-	modules, err := index.Resolve(wanted)
+	boot, err := index.Resolve(o.Modules)
+	if err != nil {
+		return nil, err
+	}
+	all, err := index.Resolve(slices.Concat(o.Modules, o.Late)) // begins with those of boot
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +97,8 @@ func assemble(ctx context.Context, o Options) ([]byte, error) {
 	w.folder("dev", "etc", "lib", "lib/modules", "proc", "sys")
 	w.device("dev/console", 5, 1) // Documentation/admin-guide/devices.txt
 	w.file("init", 0o755, agent)
-	var manifest strings.Builder
-	for _, m := range modules {
+	var now, late strings.Builder
+	for i, m := range all {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
@@ -102,9 +111,14 @@ func assemble(ctx context.Context, o Options) ([]byte, error) {
 		}
 		name := "lib/modules/" + m.Name + ".ko"
 		w.file(name, 0o644, data)
-		fmt.Fprintf(&manifest, "/%s\n", name)
+		manifest := &now
+		if i >= len(boot) {
+			manifest = &late
+		}
+		fmt.Fprintf(manifest, "/%s\n", name)
 	}
-	w.file(strings.TrimPrefix(ManifestPath, "/"), 0o644, []byte(manifest.String()))
+	w.file(strings.TrimPrefix(ManifestPath, "/"), 0o644, []byte(now.String()))
+	w.file(strings.TrimPrefix(LateManifestPath, "/"), 0o644, []byte(late.String()))
 	if err := w.close(); err != nil {
 		return nil, err
 	}

@@ -43,7 +43,8 @@ func testOptions(t *testing.T) Options {
 	return Options{
 		Kernel:    kernel.Kernel{Version: "6.1", ModulesDir: filepath.Join(dir, "modules"), UnsignedModules: true},
 		AgentPath: filepath.Join(dir, "agent"),
-		Modules:   []string{"b", "c"},
+		Modules:   []string{"a"},
+		Late:      []string{"b", "c"},
 		CacheDir:  filepath.Join(dir, "cache"),
 	}
 }
@@ -87,14 +88,15 @@ func TestBuildContents(t *testing.T) {
 	want := []string{
 		"drwxr-xr-x dev", "drwxr-xr-x etc", "drwxr-xr-x lib", "drwxr-xr-x lib/modules", "drwxr-xr-x proc", "drwxr-xr-x sys",
 		"Dcrw------- dev/console", "-rwxr-xr-x init",
-		"-rw-r--r-- lib/modules/a.ko", "-rw-r--r-- lib/modules/b.ko", "-rw-r--r-- etc/modules",
+		"-rw-r--r-- lib/modules/a.ko", "-rw-r--r-- lib/modules/b.ko", "-rw-r--r-- etc/modules", "-rw-r--r-- etc/modules.late",
 	}
 	if !slices.Equal(lines, want) {
 		t.Errorf("entries are\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
 	for name, want := range map[string]string{
 		"init": "#!agent", "lib/modules/a.ko": "module a", "lib/modules/b.ko": "module b",
-		"etc/modules": "/lib/modules/a.ko\n/lib/modules/b.ko\n",
+		"etc/modules":      "/lib/modules/a.ko\n",
+		"etc/modules.late": "/lib/modules/b.ko\n",
 	} {
 		if contents[name] != want {
 			t.Errorf("%s has %q, want %q", name, contents[name], want)

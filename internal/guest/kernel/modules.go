@@ -19,15 +19,22 @@ import (
 // maxIndex bounds a file that depmod writes (bytes); Debian's full kernel has 600 KB of modules.dep.
 const maxIndex = 16 << 20
 
-// GuestModules names what every guest needs of its kernel, in the order in which the
-// modules are wanted: the transport, then the channel to the host, then the rest.
-func GuestModules() []string {
-	return []string{
-		"virtio_mmio", "virtio_console", "vsock", "vmw_vsock_virtio_transport",
-		"virtio_blk", "virtio_rng", "virtio_balloon", "virtio_net",
-		"erofs", "overlay", "ext4", "fuse", "nbd",
-	}
+// BootModules names what a guest needs of its kernel to reach its host and start a first
+// container, in the order in which the modules are wanted: the transport, then the
+// channel to the host, then the rest.
+func BootModules() []string {
+	return []string{"virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "erofs", "overlay", "ext4"}
 }
+
+// LateModules names what a guest needs besides, but not for that. The agent loads them when
+// they are first needed (vsock on a machine without a port, devices given to a container), before
+// a machine is saved, and else soon after boot; see internal/agent/late.go.
+func LateModules() []string {
+	return []string{"vsock", "vmw_vsock_virtio_transport", "virtio_rng", "virtio_balloon", "fuse", "nbd"}
+}
+
+// GuestModules names all that every guest needs of its kernel.
+func GuestModules() []string { return append(BootModules(), LateModules()...) }
 
 // PrivilegedModules names what a privileged machine has besides: TAP devices and
 // virtualisation of its own.
