@@ -103,7 +103,7 @@ func TestFullDisk(t *testing.T) {
 	if names := strings.Fields(h.must(t, "ps", "-a", "--format", "{{.Names}}")); len(names) != 2 {
 		t.Errorf("containers are %q, want the two of before", names)
 	}
-	for _, folder := range []string{"machines", "containers"} {
+	for _, folder := range []string{"disks", "containers"} {
 		if entries, err := os.ReadDir(filepath.Join(data, folder)); err != nil || len(entries) != 2 {
 			t.Errorf("%s has %v (%v), want what belongs to the two containers of before", folder, entries, err)
 		}

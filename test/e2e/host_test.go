@@ -282,7 +282,7 @@ func (h *host) leaks() error {
 			errs = append(errs, fmt.Errorf("mount left over: %s", line))
 		}
 	}
-	for _, dir := range []string{filepath.Join(h.dataDir(), "machines"), filepath.Join(h.runDir(), "machines"), filepath.Join(h.dataDir(), "containers")} {
+	for _, dir := range []string{filepath.Join(h.dataDir(), "disks"), filepath.Join(h.runDir(), "machines"), filepath.Join(h.dataDir(), "containers")} {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
 			errs = append(errs, fmt.Errorf("left over: %s", filepath.Join(dir, e.Name())))
