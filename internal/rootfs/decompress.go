@@ -11,8 +11,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/micropod/micropod/internal/gunzip"
 )
 
 const (
@@ -42,7 +43,7 @@ func decompress(blob io.Reader) (io.ReadCloser, error) {
 	case isTarHeader(head):
 		return io.NopCloser(b), nil
 	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
-		return gzip.NewReader(b)
+		return gunzip.NewReader(b)
 	case isZstd(head):
 		d, err := zstd.NewReader(b, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 		if err != nil {
