@@ -28,6 +28,7 @@ test     lz4                      makes kernels compressed by lz4
 test     cpio                     reads the initramfs
 test     iproute2                 lays out the hosts and routers that networks are tested with
 test     iputils-ping             asks machines over their networks
+test     iptables                 is a filter that machines must get through
 test     iperf3                   measures what limits let through
 test     nftables                 shows rules as others read them
 test     strace                   injects faults

@@ -47,6 +47,9 @@ func (h *Host) CreateNetwork(r NetworkRequest) (_ Network, err error) {
 	if err := h.admit(func(t *table) elements { return t.ofNetwork(n) }); err != nil {
 		return Network{}, errors.Join(fmt.Errorf("rules of network %s: %w", n.Name, err), h.removeNetwork(n))
 	}
+	if err := h.passThrough(); err != nil {
+		return Network{}, errors.Join(err, h.removeNetwork(n))
+	}
 	return n, nil
 }
 

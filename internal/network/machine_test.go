@@ -91,7 +91,7 @@ func (m *machine) configure(i Interface) {
 	dev := ethName(i.Index)
 	m.run(fmt.Sprintf("ip link set %s address %s mtu %d up", dev, i.MAC, i.MTU))
 	for _, a := range i.Addrs {
-		m.run(fmt.Sprintf("ip addr add %s dev %s", a, dev))
+		m.run(fmt.Sprintf("ip addr add %s dev %s nodad", a, dev)) // usable at once
 	}
 	for _, g := range i.Gateways {
 		m.run(fmt.Sprintf("ip route add default via %s dev %s", g, dev))

@@ -65,10 +65,11 @@ const MaxNICs = 4
 // concurrently.
 type Host struct {
 	Config
-	tag   string // of Instance, in the names of what is made
-	ns    *os.File
-	links *netlink.Handle
-	pool  *pool
+	tag     string // of Instance, in the names of what is made
+	ns      *os.File
+	links   *netlink.Handle
+	pool    *pool
+	watcher *watcher
 
 	netMu sync.Mutex // one change of the networks at a time; taken before mu
 
@@ -100,6 +101,9 @@ func Open(c Config, networks []Network, slots []Slot) (_ *Host, gone []Slot, err
 		return nil, nil, err
 	}
 	if gone, err = h.restore(networks, slots); err != nil {
+		return nil, nil, err
+	}
+	if h.watcher, err = h.watch(); err != nil {
 		return nil, nil, err
 	}
 	h.pool = newPool(h.Spare, h.makeSlot, h.removeSlot, h.Log)
@@ -144,6 +148,9 @@ func (h *Host) Close() error {
 	var errs []error
 	if h.pool != nil {
 		errs = append(errs, h.pool.close())
+	}
+	if h.watcher != nil {
+		errs = append(errs, h.watcher.close())
 	}
 	if h.nft != nil {
 		errs = append(errs, h.nft.CloseLasting())

@@ -43,7 +43,10 @@ func (h *Host) restore(networks []Network, slots []Slot) (gone []Slot, err error
 		}
 	}
 	h.republish()
-	return gone, h.writeTable()
+	if err := h.writeTable(); err != nil || len(networks) == 0 {
+		return gone, err
+	}
+	return gone, h.passThrough()
 }
 
 // isThere says whether a slot outlived the daemon: not if the host was booted since.
@@ -136,5 +139,5 @@ func (h *Host) Prune() error {
 	clear(h.networks)
 	clear(h.slots)
 	h.mu.Unlock()
-	return errors.Join(h.sweep(nil, nil), h.sweepProxies(nil), h.removeTable(), h.restoreSettings())
+	return errors.Join(h.sweep(nil, nil), h.sweepProxies(nil), h.withdraw(), h.removeTable(), h.restoreSettings())
 }

@@ -55,7 +55,10 @@ var (
 
 var namePair = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName)
 
-func (h *Host) tableName() string { return "micropod-" + h.tag }
+// tablePrefix begins the names of all daemons' tables.
+const tablePrefix = "micropod-"
+
+func (h *Host) tableName() string { return tablePrefix + h.tag }
 
 // table describes the table; makes nothing.
 func (h *Host) table() *table {
