@@ -45,8 +45,9 @@ test:
 	@scripts/test.sh
 
 ## check: install what is missing; what needs no machine: vet, staticcheck, the repository's rules, short tests (at most 2 minutes)
-check: lint
+check:
 	@scripts/install-deps.sh run test
+	@$(MAKE) --no-print-directory lint
 	$(GO) test -p 2 -short ./...
 
 ## lint: go vet, staticcheck and gofmt

@@ -37,13 +37,13 @@ func measureExec(ctx context.Context, s *setup, r *report) error {
 }
 
 // streamBytes is how much goes through standard output for one sample.
-const streamBytes = 256 << 20
+const streamBytes = 64 << 20
 
 // measureStreams times a container's standard output at the caller's end.
 func measureStreams(ctx context.Context, s *setup, r *report) error {
 	var out, in []float64
 	for range 3 {
-		rate, err := rate(ctx, s, nil, "run", "--rm", "busybox", "head", "-c", "256m", "/dev/zero")
+		rate, err := rate(ctx, s, nil, "run", "--rm", "busybox", "head", "-c", "64m", "/dev/zero")
 		if err != nil {
 			return err
 		}
@@ -59,8 +59,8 @@ func measureStreams(ctx context.Context, s *setup, r *report) error {
 		}
 		in = append(in, rate)
 	}
-	r.add("standard output", "MB/s", out, 0, "first byte to last, 256 MiB, log included")
-	r.add("standard input", "MB/s", in, 0, "256 MiB, the machine's boot included")
+	r.add("standard output", "MB/s", out, 0, "first byte to last, 64 MiB, log included")
+	r.add("standard input", "MB/s", in, 0, "64 MiB, the machine's boot included")
 	return nil
 }
 
