@@ -11,7 +11,7 @@ import (
 )
 
 // newRuntime prepares the container runtime of this machine. PID 1 inherits every orphan, so it reaps all.
-func newRuntime() (*runtime.Runtime, error) {
+func newRuntime() (Containers, error) {
 	r, err := runtime.New(runtime.Config{
 		StateDir:   stateDir,
 		CgroupRoot: containersCgroup,
@@ -20,5 +20,13 @@ func newRuntime() (*runtime.Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing the container runtime: %w", err)
 	}
-	return r, nil
+	return containers{r}, nil
+}
+
+// containers is the runtime as a machine's agent uses it.
+type containers struct{ *runtime.Runtime }
+
+// OpenLayers implements Containers.
+func (containers) OpenLayers(from runtime.RootFS, root bool) (*runtime.Layers, error) {
+	return runtime.OpenLayers(from, root)
 }

@@ -113,6 +113,8 @@ func (s *Server) stream(ctx context.Context, stream *channel.GuestStream) error 
 		return s.serveCalls(ctx, stream)
 	case channel.Coverage:
 		return serveCoverage(stream)
+	case channel.Files:
+		return s.serveFiles(ctx, stream)
 	}
 	p := s.processes.get(processKey{header.Container, header.Exec})
 	switch {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -27,6 +28,12 @@ type Containers interface {
 	// Delete kills what is left of a container and frees it. runtime.ErrNotFound: it knows none of that id.
 	Delete(ctx context.Context, id string) error
 	Stats(id string) (runtime.Stats, error)
+	// Processes lists at most limit processes and tells whether there are more.
+	Processes(id string, limit int) ([]runtime.ProcessInfo, bool, error)
+	Update(id string, resources *specs.LinuxResources) error
+	// Root opens the root folder of a running container; OpenLayers what one's root is made of.
+	Root(id string) (*os.File, error)
+	OpenLayers(from runtime.RootFS, root bool) (*runtime.Layers, error)
 }
 
 // service answers the host's calls. Its further methods are in a file per family.

@@ -40,6 +40,19 @@ func (c inFolder) Start(ctx context.Context, r runtime.StartRequest) (*runtime.P
 	return c.Runtime.Start(ctx, r)
 }
 
+// OpenLayers has the folder for all three layers.
+func (c inFolder) OpenLayers(runtime.RootFS, bool) (*runtime.Layers, error) {
+	l := &runtime.Layers{}
+	for _, f := range []**os.File{&l.Image, &l.Upper, &l.Root} {
+		fd, err := unix.Open(c.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		*f = os.NewFile(uintptr(fd), c.dir)
+	}
+	return l, nil
+}
+
 var sharedReaper = sync.OnceValue(func() *reap.Reaper { return reap.New(reap.Config{}) })
 
 // machineLog notes what would be done to the machine: this host must not be touched.

@@ -92,3 +92,18 @@ func completeMachines(a *app) completer {
 		return ids, nil
 	})
 }
+
+// completeCp offers containers with a colon behind them, besides the host's files.
+func completeCp(a *app) completer {
+	names := completeContainers(a, anyState)
+	return func(c *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 1 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		found, _ := names(c, args, prefix)
+		for i := range found {
+			found[i] += ":"
+		}
+		return found, cobra.ShellCompDirectiveNoSpace
+	}
+}

@@ -43,33 +43,3 @@ func parseRestart(s string) (*v1.RestartPolicy, error) {
 	p.MaxRetries = uint32(n)
 	return p, nil
 }
-
-func newUpdate(a *app) *cobra.Command {
-	var policy string
-	c := &cobra.Command{
-		Use:     "update --restart POLICY CONTAINER [CONTAINER...]",
-		Short:   "Change the restart policy of containers",
-		Example: `  micropod update --restart unless-stopped web db`,
-		Args:    needArgs(1, "container"),
-		RunE: func(c *cobra.Command, args []string) error {
-			if !c.Flags().Changed("restart") {
-				return usagef("nothing else can be changed: a machine's size is fixed when it is made", "%q needs --restart", c.CommandPath())
-			}
-			restart, err := parseRestart(policy)
-			if err != nil {
-				return err
-			}
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.each(c, args, func(name string) (string, error) {
-				_, err := client.containers.Update(c.Context(), connect.NewRequest(&v1.UpdateContainerRequest{Container: name, Restart: restart}))
-				return name, err
-			})
-		},
-		ValidArgsFunction: completeContainers(a, anyState),
-	}
-	addRestart(c.Flags(), &policy)
-	return c
-}

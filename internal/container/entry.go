@@ -19,7 +19,6 @@ import (
 type entry struct {
 	s    *Service
 	id   string
-	name string // never changes
 	log  *slog.Logger
 	file *logfile.Log
 
@@ -38,10 +37,9 @@ type entry struct {
 func (s *Service) newEntry(r record) *entry {
 	log := s.Log.With("container", r.ID[:min(12, len(r.ID))])
 	return &entry{
-		s:    s,
-		id:   r.ID,
-		name: r.Config.Name,
-		log:  log,
+		s:   s,
+		id:  r.ID,
+		log: log,
 		file: logfile.New(logfile.Config{
 			Path: s.logPath(r.ID), MaxBytes: s.LogBytes, MaxFiles: s.LogFiles,
 			OnError: func(err error) { log.Error("output is not logged until this is mended", "error", err) },
@@ -71,6 +69,13 @@ func (e *entry) record() record {
 	return e.rec
 }
 
+// name is the container's, which Rename changes.
+func (e *entry) name() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rec.Config.Name
+}
+
 func (e *entry) current() *run {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -84,7 +89,7 @@ func (e *entry) begin(ctx context.Context) (op context.Context, end func(), err 
 	op, end, err = e.lock(ctx)
 	if err == nil && e.isDoomed() {
 		end()
-		return nil, nil, &NotFoundError{Ref: e.name}
+		return nil, nil, &NotFoundError{Ref: e.name()}
 	}
 	return op, end, err
 }
@@ -94,7 +99,7 @@ func (e *entry) lock(ctx context.Context) (op context.Context, end func(), err e
 	select {
 	case e.op <- struct{}{}:
 	case <-ctx.Done():
-		return nil, nil, fmt.Errorf("waiting for container %s: %w", e.name, context.Cause(ctx))
+		return nil, nil, fmt.Errorf("waiting for container %s: %w", e.name(), context.Cause(ctx))
 	case <-e.s.life.Done():
 		return nil, nil, ErrShutdown
 	}
@@ -120,7 +125,7 @@ func (e *entry) lock(ctx context.Context) (op context.Context, end func(), err e
 	e.mu.Unlock()
 	if removed {
 		end()
-		return nil, nil, &NotFoundError{Ref: e.name}
+		return nil, nil, &NotFoundError{Ref: e.name()}
 	}
 	return op, end, nil
 }
@@ -156,7 +161,7 @@ func (e *entry) change(to State, action string, edit func(*record)) error {
 	defer e.write.Unlock()
 	next := e.record()
 	if !next.State.mayBecome(to) {
-		return &StateError{ID: e.id, Name: e.name, Action: action, State: next.State}
+		return &StateError{ID: e.id, Name: e.name(), Action: action, State: next.State}
 	}
 	next.State = to
 	if edit != nil {
@@ -211,5 +216,5 @@ func (e *entry) over(exit Exit, otherwise State, edit func(*record)) State {
 }
 
 func (e *entry) publish(action string, attributes map[string]string) {
-	e.s.Events.Publish(events.Event{Time: time.Now(), Type: "container", Action: action, ID: e.id, Name: e.name, Attributes: attributes})
+	e.s.Events.Publish(events.Event{Time: time.Now(), Type: "container", Action: action, ID: e.id, Name: e.name(), Attributes: attributes})
 }

@@ -56,7 +56,7 @@ func (s *Service) Exec(ctx context.Context, ref string, c ExecConfig) (id string
 	})
 	if err != nil && r.done() {
 		r.drop(p)
-		return "", &StateError{ID: e.id, Name: e.name, Action: "exec in", State: e.info().State}
+		return "", &StateError{ID: e.id, Name: e.name(), Action: "exec in", State: e.info().State}
 	}
 	if err != nil {
 		r.drop(p)
@@ -159,7 +159,7 @@ func (e *entry) process(ctx context.Context, exec string) (*run, *process, error
 		if exec == "" {
 			return nil, nil, nil
 		}
-		return nil, nil, &NotFoundError{Ref: e.name, Exec: exec}
+		return nil, nil, &NotFoundError{Ref: e.name(), Exec: exec}
 	}
 	if exec == "" {
 		return r, r.process, nil
@@ -173,7 +173,7 @@ func (e *entry) process(ctx context.Context, exec string) (*run, *process, error
 	defer r.mu.Unlock()
 	p := r.execs[exec]
 	if p == nil {
-		return nil, nil, &NotFoundError{Ref: e.name, Exec: exec}
+		return nil, nil, &NotFoundError{Ref: e.name(), Exec: exec}
 	}
 	return r, p, nil
 }

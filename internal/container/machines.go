@@ -30,6 +30,7 @@ type Machines interface {
 	Get(id string) (machine.Info, error)
 	Ended(id string) (<-chan struct{}, error)
 	Session(ctx context.Context, id string) (Session, error)
+	Stats(ctx context.Context, id string) (machine.Stats, error)
 }
 
 // Session is what containers need of a connection to an agent. Its calls and
@@ -38,6 +39,7 @@ type Session interface {
 	Agent() agentv1.AgentService
 	Output(ctx context.Context, container, exec string, stderr bool, offset uint64) (stream.Source, error)
 	Stdin(ctx context.Context, container, exec string, offset uint64) (stream.Sink, uint64, error)
+	Files(ctx context.Context, request *agentv1.FilesRequest) (FilesStream, error)
 }
 
 // Images is what containers need of the image store.
@@ -76,4 +78,12 @@ func (s realSession) Stdin(ctx context.Context, container, exec string, offset u
 		return nil, 0, err
 	}
 	return in, taken, nil
+}
+
+func (s realSession) Files(ctx context.Context, request *agentv1.FilesRequest) (FilesStream, error) {
+	f, err := s.Session.Files(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }

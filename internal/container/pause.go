@@ -35,10 +35,10 @@ func (s *Service) rest(ctx context.Context, ref, action string, from State, do f
 	defer end()
 	i := e.info()
 	if i.State != from {
-		return &StateError{ID: e.id, Name: e.name, Action: action, State: i.State}
+		return &StateError{ID: e.id, Name: e.name(), Action: action, State: i.State}
 	}
 	if err := do(ctx, i.MachineID); err != nil {
-		return fmt.Errorf("container %q: %w", e.name, err)
+		return fmt.Errorf("container %q: %w", e.name(), err)
 	}
 	e.publish(action, nil)
 	return nil
@@ -53,7 +53,7 @@ func (s *Service) paused(machineID string) bool {
 // awake is an error for what a paused container cannot do.
 func (e *entry) awake(action string) error {
 	if i := e.info(); i.State == Paused {
-		return &StateError{ID: e.id, Name: e.name, Action: action, State: Paused}
+		return &StateError{ID: e.id, Name: e.name(), Action: action, State: Paused}
 	}
 	return nil
 }
@@ -65,7 +65,7 @@ func (e *entry) wake(ctx context.Context) error {
 		return nil
 	}
 	if err := e.s.Machines.Resume(ctx, i.MachineID); err != nil && e.info().State == Paused {
-		return fmt.Errorf("container %q: %w", e.name, err)
+		return fmt.Errorf("container %q: %w", e.name(), err)
 	}
 	e.publish("unpause", nil)
 	return nil

@@ -106,13 +106,13 @@ func (e *entry) takeUp() {
 		e.later(e.undoStart)
 	case Running, Stopping:
 		e.adopt()
-	case Exited:
+	case Created:
+		e.later(func(context.Context) { e.stopMachine() }) // it may have been booted for its files
+	case Exited, Error:
 		e.later(func(ctx context.Context) {
 			e.stopMachine()
 			e.startOrRemove(ctx)
 		})
-	case Error:
-		e.later(e.startOrRemove)
 	case Restarting:
 		e.later(func(context.Context) {
 			e.stopMachine()

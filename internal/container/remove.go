@@ -40,7 +40,7 @@ func (e *entry) remove(ctx context.Context, force bool) error {
 	defer end()
 	r := e.current()
 	if info := e.info(); (info.Running() || info.State == Dead) && !force {
-		return &StateError{ID: e.id, Name: e.name, Action: "remove", State: info.State}
+		return &StateError{ID: e.id, Name: e.name(), Action: "remove", State: info.State}
 	}
 	if r != nil && r.done() && !force {
 		if err := await(ctx, r.finished); err != nil {
@@ -53,7 +53,7 @@ func (e *entry) remove(ctx context.Context, force bool) error {
 	}
 	if err := e.s.deleteMachine(ctx, e.record().MachineID); err != nil {
 		e.allowMore()
-		return fmt.Errorf("removing the machine of container %q: %w", e.name, err)
+		return fmt.Errorf("removing the machine of container %q: %w", e.name(), err)
 	}
 	if r != nil {
 		if err := await(ctx, r.ended); err != nil { // the supervisor notices the machine's end
@@ -87,7 +87,7 @@ func (e *entry) forget() error {
 	}
 	e.s.mu.Lock()
 	delete(e.s.entries, e.id)
-	delete(e.s.names, e.name)
+	delete(e.s.names, e.name())
 	e.s.mu.Unlock()
 	e.mu.Lock()
 	e.removed = true
@@ -99,7 +99,7 @@ func (e *entry) forget() error {
 	}
 	e.publish("destroy", nil)
 	if err := errors.Join(e.file.End(), os.RemoveAll(e.s.folder(e.id))); err != nil {
-		return fmt.Errorf("removing the folder of container %q: %w", e.name, err)
+		return fmt.Errorf("removing the folder of container %q: %w", e.name(), err)
 	}
 	return nil
 }

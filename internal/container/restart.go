@@ -179,7 +179,7 @@ func (s *Service) takeTurn() (giveBack func(), ok bool) {
 	}
 }
 
-// Update changes what of a container may be changed: its restart policy. One that waits for its next start
+// Update changes a container's restart policy. One that waits for its next start
 // goes by the new policy at once.
 func (s *Service) Update(ctx context.Context, ref string, policy Restart) (Info, error) {
 	e, err := s.find(ref)
@@ -193,25 +193,17 @@ func (s *Service) Update(ctx context.Context, ref string, policy Restart) (Info,
 	defer end()
 	rec := e.record()
 	if rec.State == Dead {
-		return Info{}, &StateError{ID: e.id, Name: e.name, Action: "update", State: Dead}
+		return Info{}, &StateError{ID: e.id, Name: e.name(), Action: "update", State: Dead}
 	}
 	if err := policy.check(rec.Config.AutoRemove); err != nil {
 		return Info{}, err
 	}
-	if err := e.setPolicy(policy); err != nil {
-		return Info{}, fmt.Errorf("changing container %q: %w", e.name, err)
+	if err := e.edit(func(r *record) { r.Config.Restart = policy }); err != nil {
+		return Info{}, fmt.Errorf("changing container %q: %w", e.name(), err)
 	}
 	if rec = e.record(); rec.State == Restarting && !rec.wanted() {
 		e.settle(Exited, func(*record) {})
 	}
 	e.publish("update", nil)
 	return e.info(), ctx.Err()
-}
-
-func (e *entry) setPolicy(policy Restart) error {
-	e.write.Lock()
-	defer e.write.Unlock()
-	next := e.record()
-	next.Config.Restart = policy
-	return e.put(next)
 }

@@ -37,7 +37,7 @@ func (s *Service) Start(ctx context.Context, ref string) (Info, error) {
 	case Running: // as users of docker start expect
 		return i, nil
 	case Paused:
-		return Info{}, &StateError{ID: e.id, Name: e.name, Action: "start", State: Paused}
+		return Info{}, &StateError{ID: e.id, Name: e.name(), Action: "start", State: Paused}
 	}
 	if err := e.start(ctx, false); err != nil {
 		return Info{}, err
@@ -49,7 +49,7 @@ func (s *Service) Start(ctx context.Context, ref string) (Info, error) {
 func (e *entry) start(ctx context.Context, again bool) error {
 	if r := e.current(); r != nil && r.done() { // its machine may still be stopping
 		if err := await(ctx, r.finished); err != nil {
-			return fmt.Errorf("waiting for the end of the machine of container %q: %w", e.name, err)
+			return fmt.Errorf("waiting for the end of the machine of container %q: %w", e.name(), err)
 		}
 	}
 	err := e.change(Starting, "start", func(r *record) {
@@ -99,7 +99,7 @@ func (e *entry) launch(ctx context.Context, r *run, u *undo.Stack) (pid uint32, 
 	err = e.s.Machines.Start(part, rec.MachineID)
 	done(err)
 	if err != nil {
-		return 0, fmt.Errorf("starting the machine of container %q: %w", e.name, err)
+		return 0, fmt.Errorf("starting the machine of container %q: %w", e.name(), err)
 	}
 	info, err := e.s.Machines.Get(rec.MachineID)
 	if err != nil {
@@ -142,7 +142,7 @@ func startRequest(r *record, b *ocispec.Bundle) *agentv1.StartContainerRequest {
 // startFailed takes a start back and settles the container's state.
 func (e *entry) startFailed(ctx context.Context, r *run, err error, u *undo.Stack, again bool) error {
 	if cause := context.Cause(ctx); cause != nil {
-		err = fmt.Errorf("starting container %q was cancelled: %w", e.name, cause)
+		err = fmt.Errorf("starting container %q was cancelled: %w", e.name(), cause)
 	}
 	undone := u.Run(ctx)
 	state := e.failed(err, again)

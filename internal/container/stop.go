@@ -105,7 +105,7 @@ func (e *entry) stop(ctx context.Context, o StopOptions) error {
 		}
 	}
 	if err := await(ctx, r.finished); err != nil {
-		return fmt.Errorf("waiting for the machine of container %q: %w", e.name, err)
+		return fmt.Errorf("waiting for the machine of container %q: %w", e.name(), err)
 	}
 	e.giveUp()
 	e.publish("stop", nil)
@@ -134,7 +134,7 @@ func (e *entry) end(ctx context.Context, r *run, signal unix.Signal, timeout tim
 	}
 	e.log.Warn("the guest does not end the container: ending the machine")
 	if err := e.s.Machines.Stop(ctx, r.machine, 0, true); err != nil {
-		return fmt.Errorf("ending the machine of container %q: %w", e.name, err)
+		return fmt.Errorf("ending the machine of container %q: %w", e.name(), err)
 	}
 	return await(ctx, r.ended)
 }
@@ -186,7 +186,7 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 		return nil // it ended by itself meanwhile
 	}
 	if err != nil {
-		return fmt.Errorf("sending %s to container %q: %w", unix.SignalName(number), e.name, err)
+		return fmt.Errorf("sending %s to container %q: %w", unix.SignalName(number), e.name(), err)
 	}
 	e.publish("kill", map[string]string{"signal": fmt.Sprint(int(number))})
 	return nil
@@ -197,7 +197,7 @@ func (e *entry) running(action string) (*run, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.run == nil || e.rec.State != Running && e.rec.State != Stopping {
-		return nil, &StateError{ID: e.id, Name: e.name, Action: action, State: e.rec.State}
+		return nil, &StateError{ID: e.id, Name: e.rec.Config.Name, Action: action, State: e.rec.State}
 	}
 	return e.run, nil
 }

@@ -24,9 +24,10 @@ func (c Config) complete() (Config, error) {
 	if c.Image == "" {
 		return c, &InvalidError{Field: "image", Reason: "no image is named", Hint: "micropod run IMAGE [COMMAND]"}
 	}
-	if c.Name != "" && !namePattern.MatchString(c.Name) {
-		return c, &InvalidError{Field: "--name", Value: c.Name[:min(len(c.Name), 128)],
-			Reason: "letters, digits, _, . and - are possible, at most 128, a letter or digit first"}
+	if c.Name != "" {
+		if err := checkName(c.Name); err != nil {
+			return c, err
+		}
 	}
 	switch c.Pull {
 	case PullMissing, PullAlways, PullNever:
@@ -51,6 +52,14 @@ func (c Config) complete() (Config, error) {
 		c.StdinOnce = false
 	}
 	return c, checkLabels(c.Labels)
+}
+
+func checkName(name string) error {
+	if namePattern.MatchString(name) {
+		return nil
+	}
+	return &InvalidError{Field: "--name", Value: name[:min(len(name), 128)],
+		Reason: "letters, digits, _, . and - are possible, at most 128, a letter or digit first"}
 }
 
 func checkLabels(labels map[string]string) error {

@@ -9,11 +9,14 @@ import (
 	"github.com/micropod/micropod/internal/vmm"
 )
 
+// Stats is what a machine's VMM uses at one moment.
+type Stats = vmm.Stats
+
 // Stats tells what a machine's VMM uses on the host. A *StateError when it has none.
-func (s *Service) Stats(ctx context.Context, ref string) (vmm.Stats, error) {
+func (s *Service) Stats(ctx context.Context, ref string) (Stats, error) {
 	m, err := s.find(ref)
 	if err != nil {
-		return vmm.Stats{}, err
+		return Stats{}, err
 	}
 	m.mu.Lock()
 	rec, r := m.rec, m.run
@@ -23,7 +26,7 @@ func (s *Service) Stats(ctx context.Context, ref string) (vmm.Stats, error) {
 	}
 	m.mu.Unlock()
 	if vm == nil {
-		return vmm.Stats{}, &StateError{ID: m.id, Action: "measure", State: rec.State, Reason: rec.Reason}
+		return Stats{}, &StateError{ID: m.id, Action: "measure", State: rec.State, Reason: rec.Reason}
 	}
 	return vm.Stats(ctx)
 }

@@ -26,6 +26,7 @@ type containers struct {
 // MachineInfo tells of the machine below a container.
 type MachineInfo interface {
 	Get(ref string) (machine.Info, error)
+	DiskUsage(ref string) (int64, error)
 }
 
 // NewContainers makes the handler of the Containers service, for Config.ContainersRPC.
@@ -95,21 +96,6 @@ func (c *containers) Restart(ctx context.Context, r *connect.Request[v1.RestartC
 		return nil, err
 	}
 	return connect.NewResponse(&v1.RestartContainerResponse{Container: containerToWire(info)}), nil
-}
-
-// Update changes the restart policy.
-func (c *containers) Update(ctx context.Context, r *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error) {
-	if err := required("container", r.Msg.Container); err != nil {
-		return nil, err
-	}
-	if err := required("restart", r.Msg.Restart.GetName()); err != nil {
-		return nil, err
-	}
-	info, err := c.service.Update(ctx, r.Msg.Container, restartFromWire(r.Msg.Restart))
-	if err != nil {
-		return nil, err
-	}
-	return connect.NewResponse(&v1.UpdateContainerResponse{Container: containerToWire(info)}), nil
 }
 
 // Kill sends a signal to the first process.

@@ -79,7 +79,7 @@ func shortName(procedure string) string { return strings.TrimPrefix(procedure, "
 // reads tells by its name whether an RPC only reads.
 func reads(rpc string) bool {
 	_, method, _ := strings.Cut(rpc, "/")
-	for _, prefix := range []string{"Get", "List", "Wait", "Logs", "Console", "Version", "Info", "Doctor", "Events", "ResizeTTY", "Trace"} {
+	for _, prefix := range []string{"Get", "List", "Wait", "Logs", "Console", "Version", "Info", "Doctor", "Events", "Stat", "Top", "Diff", "DiskUsage", "ResizeTTY", "Trace"} {
 		if strings.HasPrefix(method, prefix) {
 			return true
 		}

@@ -46,6 +46,8 @@ var faults = []fault{
 	{"template_not_found", connect.CodeNotFound, "", isA[*template.NotFoundError]},
 	{"template_in_use", connect.CodeFailedPrecondition, "", isA[*template.InUseError]},
 	{"container_not_found", connect.CodeNotFound, "list containers with: micropod ps -a", isA[*container.NotFoundError]},
+	{"path_not_found", connect.CodeNotFound, "", isPath(true)},
+	{"path_refused", connect.CodeFailedPrecondition, "", isPath(false)},
 	{"ambiguous", connect.CodeInvalidArgument, "give more digits of the id, or the name", either[*machine.AmbiguousError, *container.AmbiguousError]},
 	{"ambiguous", connect.CodeInvalidArgument, "", sentinel(image.ErrAmbiguous)},
 	{"name_in_use", connect.CodeAlreadyExists, "", either[*machine.InUseError, *container.NameInUseError]},
@@ -98,6 +100,13 @@ func isA[T error](err error) bool {
 }
 
 func either[A, B error](err error) bool { return isA[A](err) || isA[B](err) }
+
+func isPath(missing bool) func(error) bool {
+	return func(err error) bool {
+		var e *container.PathError
+		return errors.As(err, &e) && e.Missing == missing
+	}
+}
 
 func exits(code int) func(error) bool {
 	return func(err error) bool {

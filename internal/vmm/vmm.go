@@ -176,6 +176,7 @@ type Record struct {
 type Stats struct {
 	CPU           time.Duration // of the VMM process since its start, guest included
 	ResidentBytes int64         // of the VMM process, guest memory included
+	GuestBytes    int64         // of ResidentBytes: the guest's memory; the rest is the VMM's own
 	BalloonBytes  int64         // handed back by the guest
 }
 

@@ -35,6 +35,8 @@
 //	                                                          below is kept safe and may be forgotten
 //	cover  none                                               the agent's coverage counters, in test builds only: see
 //	                                                          internal/agent
+//	files  none                                               messages of api/agent/v1 (FilesMessage), each behind its
+//	                                                          length: an act on a container's file system
 //
 // Output is kept by the agent in a ring of bounded size for each stream. When
 // it is full of bytes that are not acknowledged, the writer blocks.

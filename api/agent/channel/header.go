@@ -20,10 +20,11 @@ const (
 	Stdout   Kind = 3
 	Stderr   Kind = 4
 	Coverage Kind = 5 // the agent's coverage counters; only in agents built with the tag "cover"
+	Files    Kind = 6 // an act on a container's file system
 )
 
 func (k Kind) String() string {
-	names := [...]string{RPC: "rpc", Stdin: "stdin", Stdout: "stdout", Stderr: "stderr", Coverage: "coverage"}
+	names := [...]string{RPC: "rpc", Stdin: "stdin", Stdout: "stdout", Stderr: "stderr", Coverage: "coverage", Files: "files"}
 	if k == 0 || int(k) >= len(names) {
 		return fmt.Sprintf("kind %d", uint8(k))
 	}
@@ -70,7 +71,7 @@ func (h Header) AppendBinary(b []byte) ([]byte, error) {
 
 func (h Header) check() error {
 	switch {
-	case h.Kind < RPC || h.Kind > Coverage:
+	case h.Kind < RPC || h.Kind > Files:
 		return fmt.Errorf("%w: unknown %v", ErrHeader, h.Kind)
 	case !h.Kind.stdio() && h != Header{Kind: h.Kind}:
 		return fmt.Errorf("%w: %v has no fields", ErrHeader, h.Kind)

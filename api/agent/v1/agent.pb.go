@@ -31,6 +31,113 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type FilesRequest_Act int32
+
+const (
+	FilesRequest_ACT_UNSPECIFIED FilesRequest_Act = 0
+	FilesRequest_ACT_STAT        FilesRequest_Act = 1
+	FilesRequest_ACT_ARCHIVE     FilesRequest_Act = 2
+	FilesRequest_ACT_EXTRACT     FilesRequest_Act = 3
+	FilesRequest_ACT_CHANGES     FilesRequest_Act = 4
+)
+
+// Enum value maps for FilesRequest_Act.
+var (
+	FilesRequest_Act_name = map[int32]string{
+		0: "ACT_UNSPECIFIED",
+		1: "ACT_STAT",
+		2: "ACT_ARCHIVE",
+		3: "ACT_EXTRACT",
+		4: "ACT_CHANGES",
+	}
+	FilesRequest_Act_value = map[string]int32{
+		"ACT_UNSPECIFIED": 0,
+		"ACT_STAT":        1,
+		"ACT_ARCHIVE":     2,
+		"ACT_EXTRACT":     3,
+		"ACT_CHANGES":     4,
+	}
+)
+
+func (x FilesRequest_Act) Enum() *FilesRequest_Act {
+	p := new(FilesRequest_Act)
+	*p = x
+	return p
+}
+
+func (x FilesRequest_Act) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FilesRequest_Act) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_agent_v1_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (FilesRequest_Act) Type() protoreflect.EnumType {
+	return &file_api_agent_v1_agent_proto_enumTypes[0]
+}
+
+func (x FilesRequest_Act) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FilesRequest_Act.Descriptor instead.
+func (FilesRequest_Act) EnumDescriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{39, 0}
+}
+
+type PathChange_Kind int32
+
+const (
+	PathChange_KIND_UNSPECIFIED PathChange_Kind = 0
+	PathChange_KIND_CHANGED     PathChange_Kind = 1
+	PathChange_KIND_ADDED       PathChange_Kind = 2
+	PathChange_KIND_DELETED     PathChange_Kind = 3
+)
+
+// Enum value maps for PathChange_Kind.
+var (
+	PathChange_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_CHANGED",
+		2: "KIND_ADDED",
+		3: "KIND_DELETED",
+	}
+	PathChange_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_CHANGED":     1,
+		"KIND_ADDED":       2,
+		"KIND_DELETED":     3,
+	}
+)
+
+func (x PathChange_Kind) Enum() *PathChange_Kind {
+	p := new(PathChange_Kind)
+	*p = x
+	return p
+}
+
+func (x PathChange_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PathChange_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_agent_v1_agent_proto_enumTypes[1].Descriptor()
+}
+
+func (PathChange_Kind) Type() protoreflect.EnumType {
+	return &file_api_agent_v1_agent_proto_enumTypes[1]
+}
+
+func (x PathChange_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PathChange_Kind.Descriptor instead.
+func (PathChange_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{42, 0}
+}
+
 type HelloRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // the daemon's protocol version
@@ -1822,6 +1929,796 @@ func (*ShutdownResponse) Descriptor() ([]byte, []int) {
 	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
+type ProcessesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessesRequest) Reset() {
+	*x = ProcessesRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessesRequest) ProtoMessage() {}
+
+func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
+func (*ProcessesRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ProcessesRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+type ProcessesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Processes     []*Process             `protobuf:"bytes,1,rep,name=processes,proto3" json:"processes,omitempty"` // at most 1024
+	More          bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`          // there are more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessesResponse) Reset() {
+	*x = ProcessesResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessesResponse) ProtoMessage() {}
+
+func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
+func (*ProcessesResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ProcessesResponse) GetProcesses() []*Process {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+func (x *ProcessesResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type Process struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Pid              uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Parent           uint32                 `protobuf:"varint,2,opt,name=parent,proto3" json:"parent,omitempty"`
+	ContainerPid     uint32                 `protobuf:"varint,3,opt,name=container_pid,json=containerPid,proto3" json:"container_pid,omitempty"` // in the container's own namespace
+	Uid              uint32                 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"`
+	User             string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`   // name in the container's /etc/passwd, else the number
+	State            string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"` // letter of proc(5)
+	Tty              string                 `protobuf:"bytes,7,opt,name=tty,proto3" json:"tty,omitempty"`
+	Threads          uint32                 `protobuf:"varint,8,opt,name=threads,proto3" json:"threads,omitempty"`
+	Nice             int32                  `protobuf:"varint,9,opt,name=nice,proto3" json:"nice,omitempty"`
+	StartedUnixNanos int64                  `protobuf:"varint,10,opt,name=started_unix_nanos,json=startedUnixNanos,proto3" json:"started_unix_nanos,omitempty"`
+	CpuUsec          uint64                 `protobuf:"varint,11,opt,name=cpu_usec,json=cpuUsec,proto3" json:"cpu_usec,omitempty"`
+	ResidentBytes    uint64                 `protobuf:"varint,12,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
+	VirtualBytes     uint64                 `protobuf:"varint,13,opt,name=virtual_bytes,json=virtualBytes,proto3" json:"virtual_bytes,omitempty"`
+	Command          string                 `protobuf:"bytes,14,opt,name=command,proto3" json:"command,omitempty"`
+	Args             string                 `protobuf:"bytes,15,opt,name=args,proto3" json:"args,omitempty"` // at most 2048 bytes
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Process) Reset() {
+	*x = Process{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Process) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Process) ProtoMessage() {}
+
+func (x *Process) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Process.ProtoReflect.Descriptor instead.
+func (*Process) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Process) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Process) GetParent() uint32 {
+	if x != nil {
+		return x.Parent
+	}
+	return 0
+}
+
+func (x *Process) GetContainerPid() uint32 {
+	if x != nil {
+		return x.ContainerPid
+	}
+	return 0
+}
+
+func (x *Process) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Process) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Process) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Process) GetTty() string {
+	if x != nil {
+		return x.Tty
+	}
+	return ""
+}
+
+func (x *Process) GetThreads() uint32 {
+	if x != nil {
+		return x.Threads
+	}
+	return 0
+}
+
+func (x *Process) GetNice() int32 {
+	if x != nil {
+		return x.Nice
+	}
+	return 0
+}
+
+func (x *Process) GetStartedUnixNanos() int64 {
+	if x != nil {
+		return x.StartedUnixNanos
+	}
+	return 0
+}
+
+func (x *Process) GetCpuUsec() uint64 {
+	if x != nil {
+		return x.CpuUsec
+	}
+	return 0
+}
+
+func (x *Process) GetResidentBytes() uint64 {
+	if x != nil {
+		return x.ResidentBytes
+	}
+	return 0
+}
+
+func (x *Process) GetVirtualBytes() uint64 {
+	if x != nil {
+		return x.VirtualBytes
+	}
+	return 0
+}
+
+func (x *Process) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *Process) GetArgs() string {
+	if x != nil {
+		return x.Args
+	}
+	return ""
+}
+
+type UpdateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Resources     []byte                 `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"` // "linux.resources" object of the OCI runtime spec, JSON, at most 1 MiB; what it leaves out stays
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRequest) Reset() {
+	*x = UpdateRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRequest) ProtoMessage() {}
+
+func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *UpdateRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *UpdateRequest) GetResources() []byte {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+type UpdateResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateResponse) Reset() {
+	*x = UpdateResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateResponse) ProtoMessage() {}
+
+func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
+func (*UpdateResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+}
+
+// A stream of kind files (api/agent/channel) is one act on a container's file system.
+// Each message on it is a FilesMessage behind its length in 4 bytes, big-endian, at most
+// 64 KiB. The host's first is a request. The guest answers with stat, data or changes,
+// and last with end; to an EXTRACT the host sends data, then end, and the guest its end alone.
+type FilesMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*FilesMessage_Request
+	//	*FilesMessage_Stat
+	//	*FilesMessage_Data
+	//	*FilesMessage_Changes
+	//	*FilesMessage_End
+	Message       isFilesMessage_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilesMessage) Reset() {
+	*x = FilesMessage{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilesMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilesMessage) ProtoMessage() {}
+
+func (x *FilesMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilesMessage.ProtoReflect.Descriptor instead.
+func (*FilesMessage) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *FilesMessage) GetMessage() isFilesMessage_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *FilesMessage) GetRequest() *FilesRequest {
+	if x != nil {
+		if x, ok := x.Message.(*FilesMessage_Request); ok {
+			return x.Request
+		}
+	}
+	return nil
+}
+
+func (x *FilesMessage) GetStat() *PathStat {
+	if x != nil {
+		if x, ok := x.Message.(*FilesMessage_Stat); ok {
+			return x.Stat
+		}
+	}
+	return nil
+}
+
+func (x *FilesMessage) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*FilesMessage_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *FilesMessage) GetChanges() *PathChanges {
+	if x != nil {
+		if x, ok := x.Message.(*FilesMessage_Changes); ok {
+			return x.Changes
+		}
+	}
+	return nil
+}
+
+func (x *FilesMessage) GetEnd() *FilesEnd {
+	if x != nil {
+		if x, ok := x.Message.(*FilesMessage_End); ok {
+			return x.End
+		}
+	}
+	return nil
+}
+
+type isFilesMessage_Message interface {
+	isFilesMessage_Message()
+}
+
+type FilesMessage_Request struct {
+	Request *FilesRequest `protobuf:"bytes,1,opt,name=request,proto3,oneof"`
+}
+
+type FilesMessage_Stat struct {
+	Stat *PathStat `protobuf:"bytes,2,opt,name=stat,proto3,oneof"`
+}
+
+type FilesMessage_Data struct {
+	Data []byte `protobuf:"bytes,3,opt,name=data,proto3,oneof"` // of a tar archive
+}
+
+type FilesMessage_Changes struct {
+	Changes *PathChanges `protobuf:"bytes,4,opt,name=changes,proto3,oneof"`
+}
+
+type FilesMessage_End struct {
+	End *FilesEnd `protobuf:"bytes,5,opt,name=end,proto3,oneof"`
+}
+
+func (*FilesMessage_Request) isFilesMessage_Message() {}
+
+func (*FilesMessage_Stat) isFilesMessage_Message() {}
+
+func (*FilesMessage_Data) isFilesMessage_Message() {}
+
+func (*FilesMessage_Changes) isFilesMessage_Message() {}
+
+func (*FilesMessage_End) isFilesMessage_Message() {}
+
+type FilesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Act           FilesRequest_Act       `protobuf:"varint,1,opt,name=act,proto3,enum=micropod.agent.v1.FilesRequest_Act" json:"act,omitempty"`
+	ContainerId   string                 `protobuf:"bytes,2,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Rootfs        *RootFS                `protobuf:"bytes,3,opt,name=rootfs,proto3" json:"rootfs,omitempty"`                         // of a container that does not run, and of ACT_CHANGES: what its root is made of
+	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`                             // taken from the container's root; at most 4096 bytes
+	Follow        bool                   `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`                        // STAT, ARCHIVE: follow a symbolic link at the path's end
+	OwnOnly       bool                   `protobuf:"varint,6,opt,name=own_only,json=ownOnly,proto3" json:"own_only,omitempty"`       // ARCHIVE: nothing that is mounted over the container's own file system
+	KeepOwner     bool                   `protobuf:"varint,7,opt,name=keep_owner,json=keepOwner,proto3" json:"keep_owner,omitempty"` // EXTRACT: owners as in the archive, else root
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilesRequest) Reset() {
+	*x = FilesRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilesRequest) ProtoMessage() {}
+
+func (x *FilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilesRequest.ProtoReflect.Descriptor instead.
+func (*FilesRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *FilesRequest) GetAct() FilesRequest_Act {
+	if x != nil {
+		return x.Act
+	}
+	return FilesRequest_ACT_UNSPECIFIED
+}
+
+func (x *FilesRequest) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *FilesRequest) GetRootfs() *RootFS {
+	if x != nil {
+		return x.Rootfs
+	}
+	return nil
+}
+
+func (x *FilesRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FilesRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *FilesRequest) GetOwnOnly() bool {
+	if x != nil {
+		return x.OwnOnly
+	}
+	return false
+}
+
+func (x *FilesRequest) GetKeepOwner() bool {
+	if x != nil {
+		return x.KeepOwner
+	}
+	return false
+}
+
+type PathStat struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Size              int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Mode              uint32                 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"` // st_mode
+	ModifiedUnixNanos int64                  `protobuf:"varint,4,opt,name=modified_unix_nanos,json=modifiedUnixNanos,proto3" json:"modified_unix_nanos,omitempty"`
+	LinkTarget        string                 `protobuf:"bytes,5,opt,name=link_target,json=linkTarget,proto3" json:"link_target,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *PathStat) Reset() {
+	*x = PathStat{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathStat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathStat) ProtoMessage() {}
+
+func (x *PathStat) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathStat.ProtoReflect.Descriptor instead.
+func (*PathStat) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *PathStat) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PathStat) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *PathStat) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *PathStat) GetModifiedUnixNanos() int64 {
+	if x != nil {
+		return x.ModifiedUnixNanos
+	}
+	return 0
+}
+
+func (x *PathStat) GetLinkTarget() string {
+	if x != nil {
+		return x.LinkTarget
+	}
+	return ""
+}
+
+type PathChanges struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*PathChange          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathChanges) Reset() {
+	*x = PathChanges{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathChanges) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathChanges) ProtoMessage() {}
+
+func (x *PathChanges) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathChanges.ProtoReflect.Descriptor instead.
+func (*PathChanges) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PathChanges) GetChanges() []*PathChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type PathChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Kind          PathChange_Kind        `protobuf:"varint,2,opt,name=kind,proto3,enum=micropod.agent.v1.PathChange_Kind" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathChange) Reset() {
+	*x = PathChange{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathChange) ProtoMessage() {}
+
+func (x *PathChange) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
+func (*PathChange) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *PathChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PathChange) GetKind() PathChange_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return PathChange_KIND_UNSPECIFIED
+}
+
+type FilesEnd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"` // a gRPC code; 0: all is done
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilesEnd) Reset() {
+	*x = FilesEnd{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilesEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilesEnd) ProtoMessage() {}
+
+func (x *FilesEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilesEnd.ProtoReflect.Descriptor instead.
+func (*FilesEnd) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *FilesEnd) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *FilesEnd) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 var File_api_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1_agent_proto_rawDesc = "" +
@@ -1941,7 +2838,78 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"writeBytes\x12\x1b\n" +
 	"\toom_kills\x18\a \x01(\x04R\boomKills\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
-	"\x10ShutdownResponse2\xa5\t\n" +
+	"\x10ShutdownResponse\"5\n" +
+	"\x10ProcessesRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"a\n" +
+	"\x11ProcessesResponse\x128\n" +
+	"\tprocesses\x18\x01 \x03(\v2\x1a.micropod.agent.v1.ProcessR\tprocesses\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\"\x97\x03\n" +
+	"\aProcess\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\rR\x06parent\x12#\n" +
+	"\rcontainer_pid\x18\x03 \x01(\rR\fcontainerPid\x12\x10\n" +
+	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x10\n" +
+	"\x03tty\x18\a \x01(\tR\x03tty\x12\x18\n" +
+	"\athreads\x18\b \x01(\rR\athreads\x12\x12\n" +
+	"\x04nice\x18\t \x01(\x05R\x04nice\x12,\n" +
+	"\x12started_unix_nanos\x18\n" +
+	" \x01(\x03R\x10startedUnixNanos\x12\x19\n" +
+	"\bcpu_usec\x18\v \x01(\x04R\acpuUsec\x12%\n" +
+	"\x0eresident_bytes\x18\f \x01(\x04R\rresidentBytes\x12#\n" +
+	"\rvirtual_bytes\x18\r \x01(\x04R\fvirtualBytes\x12\x18\n" +
+	"\acommand\x18\x0e \x01(\tR\acommand\x12\x12\n" +
+	"\x04args\x18\x0f \x01(\tR\x04args\"P\n" +
+	"\rUpdateRequest\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
+	"\tresources\x18\x02 \x01(\fR\tresources\"\x10\n" +
+	"\x0eUpdateResponse\"\x8c\x02\n" +
+	"\fFilesMessage\x12;\n" +
+	"\arequest\x18\x01 \x01(\v2\x1f.micropod.agent.v1.FilesRequestH\x00R\arequest\x121\n" +
+	"\x04stat\x18\x02 \x01(\v2\x1b.micropod.agent.v1.PathStatH\x00R\x04stat\x12\x14\n" +
+	"\x04data\x18\x03 \x01(\fH\x00R\x04data\x12:\n" +
+	"\achanges\x18\x04 \x01(\v2\x1e.micropod.agent.v1.PathChangesH\x00R\achanges\x12/\n" +
+	"\x03end\x18\x05 \x01(\v2\x1b.micropod.agent.v1.FilesEndH\x00R\x03endB\t\n" +
+	"\amessage\"\xde\x02\n" +
+	"\fFilesRequest\x125\n" +
+	"\x03act\x18\x01 \x01(\x0e2#.micropod.agent.v1.FilesRequest.ActR\x03act\x12!\n" +
+	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x121\n" +
+	"\x06rootfs\x18\x03 \x01(\v2\x19.micropod.agent.v1.RootFSR\x06rootfs\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x12\x16\n" +
+	"\x06follow\x18\x05 \x01(\bR\x06follow\x12\x19\n" +
+	"\bown_only\x18\x06 \x01(\bR\aownOnly\x12\x1d\n" +
+	"\n" +
+	"keep_owner\x18\a \x01(\bR\tkeepOwner\"[\n" +
+	"\x03Act\x12\x13\n" +
+	"\x0fACT_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bACT_STAT\x10\x01\x12\x0f\n" +
+	"\vACT_ARCHIVE\x10\x02\x12\x0f\n" +
+	"\vACT_EXTRACT\x10\x03\x12\x0f\n" +
+	"\vACT_CHANGES\x10\x04\"\x97\x01\n" +
+	"\bPathStat\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\rR\x04mode\x12.\n" +
+	"\x13modified_unix_nanos\x18\x04 \x01(\x03R\x11modifiedUnixNanos\x12\x1f\n" +
+	"\vlink_target\x18\x05 \x01(\tR\n" +
+	"linkTarget\"F\n" +
+	"\vPathChanges\x127\n" +
+	"\achanges\x18\x01 \x03(\v2\x1d.micropod.agent.v1.PathChangeR\achanges\"\xaa\x01\n" +
+	"\n" +
+	"PathChange\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x126\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\".micropod.agent.v1.PathChange.KindR\x04kind\"P\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fKIND_CHANGED\x10\x01\x12\x0e\n" +
+	"\n" +
+	"KIND_ADDED\x10\x02\x12\x10\n" +
+	"\fKIND_DELETED\x10\x03\"8\n" +
+	"\bFilesEnd\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage2\xcc\n" +
+	"\n" +
 	"\x05Agent\x12J\n" +
 	"\x05Hello\x12\x1f.micropod.agent.v1.HelloRequest\x1a .micropod.agent.v1.HelloResponse\x12S\n" +
 	"\bIdentify\x12\".micropod.agent.v1.IdentifyRequest\x1a#.micropod.agent.v1.IdentifyResponse\x12_\n" +
@@ -1955,7 +2923,9 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x0fDeleteContainer\x12).micropod.agent.v1.DeleteContainerRequest\x1a*.micropod.agent.v1.DeleteContainerResponse\x12b\n" +
 	"\rDeleteProcess\x12'.micropod.agent.v1.DeleteProcessRequest\x1a(.micropod.agent.v1.DeleteProcessResponse\x12J\n" +
 	"\x05State\x12\x1f.micropod.agent.v1.StateRequest\x1a .micropod.agent.v1.StateResponse\x12J\n" +
-	"\x05Stats\x12\x1f.micropod.agent.v1.StatsRequest\x1a .micropod.agent.v1.StatsResponse\x12S\n" +
+	"\x05Stats\x12\x1f.micropod.agent.v1.StatsRequest\x1a .micropod.agent.v1.StatsResponse\x12V\n" +
+	"\tProcesses\x12#.micropod.agent.v1.ProcessesRequest\x1a$.micropod.agent.v1.ProcessesResponse\x12M\n" +
+	"\x06Update\x12 .micropod.agent.v1.UpdateRequest\x1a!.micropod.agent.v1.UpdateResponse\x12S\n" +
 	"\bShutdown\x12\".micropod.agent.v1.ShutdownRequest\x1a#.micropod.agent.v1.ShutdownResponseB3Z1github.com/micropod/micropod/api/agent/v1;agentv1b\x06proto3"
 
 var (
@@ -1970,85 +2940,112 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1_agent_proto_rawDescData
 }
 
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_api_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_api_agent_v1_agent_proto_goTypes = []any{
-	(*HelloRequest)(nil),            // 0: micropod.agent.v1.HelloRequest
-	(*HelloResponse)(nil),           // 1: micropod.agent.v1.HelloResponse
-	(*IdentifyRequest)(nil),         // 2: micropod.agent.v1.IdentifyRequest
-	(*IdentifyResponse)(nil),        // 3: micropod.agent.v1.IdentifyResponse
-	(*NetworkInterface)(nil),        // 4: micropod.agent.v1.NetworkInterface
-	(*Address)(nil),                 // 5: micropod.agent.v1.Address
-	(*SetInterfaceRequest)(nil),     // 6: micropod.agent.v1.SetInterfaceRequest
-	(*SetInterfaceResponse)(nil),    // 7: micropod.agent.v1.SetInterfaceResponse
-	(*PrepareRequest)(nil),          // 8: micropod.agent.v1.PrepareRequest
-	(*PrepareResponse)(nil),         // 9: micropod.agent.v1.PrepareResponse
-	(*StartContainerRequest)(nil),   // 10: micropod.agent.v1.StartContainerRequest
-	(*RootFS)(nil),                  // 11: micropod.agent.v1.RootFS
-	(*File)(nil),                    // 12: micropod.agent.v1.File
-	(*Stdio)(nil),                   // 13: micropod.agent.v1.Stdio
-	(*StartResponse)(nil),           // 14: micropod.agent.v1.StartResponse
-	(*ExecRequest)(nil),             // 15: micropod.agent.v1.ExecRequest
-	(*WaitRequest)(nil),             // 16: micropod.agent.v1.WaitRequest
-	(*WaitResponse)(nil),            // 17: micropod.agent.v1.WaitResponse
-	(*SignalRequest)(nil),           // 18: micropod.agent.v1.SignalRequest
-	(*SignalResponse)(nil),          // 19: micropod.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),           // 20: micropod.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),          // 21: micropod.agent.v1.ResizeResponse
-	(*DeleteContainerRequest)(nil),  // 22: micropod.agent.v1.DeleteContainerRequest
-	(*DeleteContainerResponse)(nil), // 23: micropod.agent.v1.DeleteContainerResponse
-	(*DeleteProcessRequest)(nil),    // 24: micropod.agent.v1.DeleteProcessRequest
-	(*DeleteProcessResponse)(nil),   // 25: micropod.agent.v1.DeleteProcessResponse
-	(*StateRequest)(nil),            // 26: micropod.agent.v1.StateRequest
-	(*StateResponse)(nil),           // 27: micropod.agent.v1.StateResponse
-	(*ProcessState)(nil),            // 28: micropod.agent.v1.ProcessState
-	(*StatsRequest)(nil),            // 29: micropod.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 30: micropod.agent.v1.StatsResponse
-	(*ShutdownRequest)(nil),         // 31: micropod.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),        // 32: micropod.agent.v1.ShutdownResponse
+	(FilesRequest_Act)(0),           // 0: micropod.agent.v1.FilesRequest.Act
+	(PathChange_Kind)(0),            // 1: micropod.agent.v1.PathChange.Kind
+	(*HelloRequest)(nil),            // 2: micropod.agent.v1.HelloRequest
+	(*HelloResponse)(nil),           // 3: micropod.agent.v1.HelloResponse
+	(*IdentifyRequest)(nil),         // 4: micropod.agent.v1.IdentifyRequest
+	(*IdentifyResponse)(nil),        // 5: micropod.agent.v1.IdentifyResponse
+	(*NetworkInterface)(nil),        // 6: micropod.agent.v1.NetworkInterface
+	(*Address)(nil),                 // 7: micropod.agent.v1.Address
+	(*SetInterfaceRequest)(nil),     // 8: micropod.agent.v1.SetInterfaceRequest
+	(*SetInterfaceResponse)(nil),    // 9: micropod.agent.v1.SetInterfaceResponse
+	(*PrepareRequest)(nil),          // 10: micropod.agent.v1.PrepareRequest
+	(*PrepareResponse)(nil),         // 11: micropod.agent.v1.PrepareResponse
+	(*StartContainerRequest)(nil),   // 12: micropod.agent.v1.StartContainerRequest
+	(*RootFS)(nil),                  // 13: micropod.agent.v1.RootFS
+	(*File)(nil),                    // 14: micropod.agent.v1.File
+	(*Stdio)(nil),                   // 15: micropod.agent.v1.Stdio
+	(*StartResponse)(nil),           // 16: micropod.agent.v1.StartResponse
+	(*ExecRequest)(nil),             // 17: micropod.agent.v1.ExecRequest
+	(*WaitRequest)(nil),             // 18: micropod.agent.v1.WaitRequest
+	(*WaitResponse)(nil),            // 19: micropod.agent.v1.WaitResponse
+	(*SignalRequest)(nil),           // 20: micropod.agent.v1.SignalRequest
+	(*SignalResponse)(nil),          // 21: micropod.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),           // 22: micropod.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),          // 23: micropod.agent.v1.ResizeResponse
+	(*DeleteContainerRequest)(nil),  // 24: micropod.agent.v1.DeleteContainerRequest
+	(*DeleteContainerResponse)(nil), // 25: micropod.agent.v1.DeleteContainerResponse
+	(*DeleteProcessRequest)(nil),    // 26: micropod.agent.v1.DeleteProcessRequest
+	(*DeleteProcessResponse)(nil),   // 27: micropod.agent.v1.DeleteProcessResponse
+	(*StateRequest)(nil),            // 28: micropod.agent.v1.StateRequest
+	(*StateResponse)(nil),           // 29: micropod.agent.v1.StateResponse
+	(*ProcessState)(nil),            // 30: micropod.agent.v1.ProcessState
+	(*StatsRequest)(nil),            // 31: micropod.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 32: micropod.agent.v1.StatsResponse
+	(*ShutdownRequest)(nil),         // 33: micropod.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),        // 34: micropod.agent.v1.ShutdownResponse
+	(*ProcessesRequest)(nil),        // 35: micropod.agent.v1.ProcessesRequest
+	(*ProcessesResponse)(nil),       // 36: micropod.agent.v1.ProcessesResponse
+	(*Process)(nil),                 // 37: micropod.agent.v1.Process
+	(*UpdateRequest)(nil),           // 38: micropod.agent.v1.UpdateRequest
+	(*UpdateResponse)(nil),          // 39: micropod.agent.v1.UpdateResponse
+	(*FilesMessage)(nil),            // 40: micropod.agent.v1.FilesMessage
+	(*FilesRequest)(nil),            // 41: micropod.agent.v1.FilesRequest
+	(*PathStat)(nil),                // 42: micropod.agent.v1.PathStat
+	(*PathChanges)(nil),             // 43: micropod.agent.v1.PathChanges
+	(*PathChange)(nil),              // 44: micropod.agent.v1.PathChange
+	(*FilesEnd)(nil),                // 45: micropod.agent.v1.FilesEnd
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
-	4,  // 0: micropod.agent.v1.IdentifyRequest.interfaces:type_name -> micropod.agent.v1.NetworkInterface
-	5,  // 1: micropod.agent.v1.NetworkInterface.addresses:type_name -> micropod.agent.v1.Address
-	4,  // 2: micropod.agent.v1.SetInterfaceRequest.interface:type_name -> micropod.agent.v1.NetworkInterface
-	11, // 3: micropod.agent.v1.StartContainerRequest.rootfs:type_name -> micropod.agent.v1.RootFS
-	12, // 4: micropod.agent.v1.StartContainerRequest.files:type_name -> micropod.agent.v1.File
-	13, // 5: micropod.agent.v1.StartContainerRequest.stdio:type_name -> micropod.agent.v1.Stdio
-	13, // 6: micropod.agent.v1.ExecRequest.stdio:type_name -> micropod.agent.v1.Stdio
-	28, // 7: micropod.agent.v1.StateResponse.processes:type_name -> micropod.agent.v1.ProcessState
-	17, // 8: micropod.agent.v1.ProcessState.exit:type_name -> micropod.agent.v1.WaitResponse
-	0,  // 9: micropod.agent.v1.Agent.Hello:input_type -> micropod.agent.v1.HelloRequest
-	2,  // 10: micropod.agent.v1.Agent.Identify:input_type -> micropod.agent.v1.IdentifyRequest
-	6,  // 11: micropod.agent.v1.Agent.SetInterface:input_type -> micropod.agent.v1.SetInterfaceRequest
-	8,  // 12: micropod.agent.v1.Agent.Prepare:input_type -> micropod.agent.v1.PrepareRequest
-	10, // 13: micropod.agent.v1.Agent.StartContainer:input_type -> micropod.agent.v1.StartContainerRequest
-	15, // 14: micropod.agent.v1.Agent.Exec:input_type -> micropod.agent.v1.ExecRequest
-	16, // 15: micropod.agent.v1.Agent.Wait:input_type -> micropod.agent.v1.WaitRequest
-	18, // 16: micropod.agent.v1.Agent.Signal:input_type -> micropod.agent.v1.SignalRequest
-	20, // 17: micropod.agent.v1.Agent.Resize:input_type -> micropod.agent.v1.ResizeRequest
-	22, // 18: micropod.agent.v1.Agent.DeleteContainer:input_type -> micropod.agent.v1.DeleteContainerRequest
-	24, // 19: micropod.agent.v1.Agent.DeleteProcess:input_type -> micropod.agent.v1.DeleteProcessRequest
-	26, // 20: micropod.agent.v1.Agent.State:input_type -> micropod.agent.v1.StateRequest
-	29, // 21: micropod.agent.v1.Agent.Stats:input_type -> micropod.agent.v1.StatsRequest
-	31, // 22: micropod.agent.v1.Agent.Shutdown:input_type -> micropod.agent.v1.ShutdownRequest
-	1,  // 23: micropod.agent.v1.Agent.Hello:output_type -> micropod.agent.v1.HelloResponse
-	3,  // 24: micropod.agent.v1.Agent.Identify:output_type -> micropod.agent.v1.IdentifyResponse
-	7,  // 25: micropod.agent.v1.Agent.SetInterface:output_type -> micropod.agent.v1.SetInterfaceResponse
-	9,  // 26: micropod.agent.v1.Agent.Prepare:output_type -> micropod.agent.v1.PrepareResponse
-	14, // 27: micropod.agent.v1.Agent.StartContainer:output_type -> micropod.agent.v1.StartResponse
-	14, // 28: micropod.agent.v1.Agent.Exec:output_type -> micropod.agent.v1.StartResponse
-	17, // 29: micropod.agent.v1.Agent.Wait:output_type -> micropod.agent.v1.WaitResponse
-	19, // 30: micropod.agent.v1.Agent.Signal:output_type -> micropod.agent.v1.SignalResponse
-	21, // 31: micropod.agent.v1.Agent.Resize:output_type -> micropod.agent.v1.ResizeResponse
-	23, // 32: micropod.agent.v1.Agent.DeleteContainer:output_type -> micropod.agent.v1.DeleteContainerResponse
-	25, // 33: micropod.agent.v1.Agent.DeleteProcess:output_type -> micropod.agent.v1.DeleteProcessResponse
-	27, // 34: micropod.agent.v1.Agent.State:output_type -> micropod.agent.v1.StateResponse
-	30, // 35: micropod.agent.v1.Agent.Stats:output_type -> micropod.agent.v1.StatsResponse
-	32, // 36: micropod.agent.v1.Agent.Shutdown:output_type -> micropod.agent.v1.ShutdownResponse
-	23, // [23:37] is the sub-list for method output_type
-	9,  // [9:23] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	6,  // 0: micropod.agent.v1.IdentifyRequest.interfaces:type_name -> micropod.agent.v1.NetworkInterface
+	7,  // 1: micropod.agent.v1.NetworkInterface.addresses:type_name -> micropod.agent.v1.Address
+	6,  // 2: micropod.agent.v1.SetInterfaceRequest.interface:type_name -> micropod.agent.v1.NetworkInterface
+	13, // 3: micropod.agent.v1.StartContainerRequest.rootfs:type_name -> micropod.agent.v1.RootFS
+	14, // 4: micropod.agent.v1.StartContainerRequest.files:type_name -> micropod.agent.v1.File
+	15, // 5: micropod.agent.v1.StartContainerRequest.stdio:type_name -> micropod.agent.v1.Stdio
+	15, // 6: micropod.agent.v1.ExecRequest.stdio:type_name -> micropod.agent.v1.Stdio
+	30, // 7: micropod.agent.v1.StateResponse.processes:type_name -> micropod.agent.v1.ProcessState
+	19, // 8: micropod.agent.v1.ProcessState.exit:type_name -> micropod.agent.v1.WaitResponse
+	37, // 9: micropod.agent.v1.ProcessesResponse.processes:type_name -> micropod.agent.v1.Process
+	41, // 10: micropod.agent.v1.FilesMessage.request:type_name -> micropod.agent.v1.FilesRequest
+	42, // 11: micropod.agent.v1.FilesMessage.stat:type_name -> micropod.agent.v1.PathStat
+	43, // 12: micropod.agent.v1.FilesMessage.changes:type_name -> micropod.agent.v1.PathChanges
+	45, // 13: micropod.agent.v1.FilesMessage.end:type_name -> micropod.agent.v1.FilesEnd
+	0,  // 14: micropod.agent.v1.FilesRequest.act:type_name -> micropod.agent.v1.FilesRequest.Act
+	13, // 15: micropod.agent.v1.FilesRequest.rootfs:type_name -> micropod.agent.v1.RootFS
+	44, // 16: micropod.agent.v1.PathChanges.changes:type_name -> micropod.agent.v1.PathChange
+	1,  // 17: micropod.agent.v1.PathChange.kind:type_name -> micropod.agent.v1.PathChange.Kind
+	2,  // 18: micropod.agent.v1.Agent.Hello:input_type -> micropod.agent.v1.HelloRequest
+	4,  // 19: micropod.agent.v1.Agent.Identify:input_type -> micropod.agent.v1.IdentifyRequest
+	8,  // 20: micropod.agent.v1.Agent.SetInterface:input_type -> micropod.agent.v1.SetInterfaceRequest
+	10, // 21: micropod.agent.v1.Agent.Prepare:input_type -> micropod.agent.v1.PrepareRequest
+	12, // 22: micropod.agent.v1.Agent.StartContainer:input_type -> micropod.agent.v1.StartContainerRequest
+	17, // 23: micropod.agent.v1.Agent.Exec:input_type -> micropod.agent.v1.ExecRequest
+	18, // 24: micropod.agent.v1.Agent.Wait:input_type -> micropod.agent.v1.WaitRequest
+	20, // 25: micropod.agent.v1.Agent.Signal:input_type -> micropod.agent.v1.SignalRequest
+	22, // 26: micropod.agent.v1.Agent.Resize:input_type -> micropod.agent.v1.ResizeRequest
+	24, // 27: micropod.agent.v1.Agent.DeleteContainer:input_type -> micropod.agent.v1.DeleteContainerRequest
+	26, // 28: micropod.agent.v1.Agent.DeleteProcess:input_type -> micropod.agent.v1.DeleteProcessRequest
+	28, // 29: micropod.agent.v1.Agent.State:input_type -> micropod.agent.v1.StateRequest
+	31, // 30: micropod.agent.v1.Agent.Stats:input_type -> micropod.agent.v1.StatsRequest
+	35, // 31: micropod.agent.v1.Agent.Processes:input_type -> micropod.agent.v1.ProcessesRequest
+	38, // 32: micropod.agent.v1.Agent.Update:input_type -> micropod.agent.v1.UpdateRequest
+	33, // 33: micropod.agent.v1.Agent.Shutdown:input_type -> micropod.agent.v1.ShutdownRequest
+	3,  // 34: micropod.agent.v1.Agent.Hello:output_type -> micropod.agent.v1.HelloResponse
+	5,  // 35: micropod.agent.v1.Agent.Identify:output_type -> micropod.agent.v1.IdentifyResponse
+	9,  // 36: micropod.agent.v1.Agent.SetInterface:output_type -> micropod.agent.v1.SetInterfaceResponse
+	11, // 37: micropod.agent.v1.Agent.Prepare:output_type -> micropod.agent.v1.PrepareResponse
+	16, // 38: micropod.agent.v1.Agent.StartContainer:output_type -> micropod.agent.v1.StartResponse
+	16, // 39: micropod.agent.v1.Agent.Exec:output_type -> micropod.agent.v1.StartResponse
+	19, // 40: micropod.agent.v1.Agent.Wait:output_type -> micropod.agent.v1.WaitResponse
+	21, // 41: micropod.agent.v1.Agent.Signal:output_type -> micropod.agent.v1.SignalResponse
+	23, // 42: micropod.agent.v1.Agent.Resize:output_type -> micropod.agent.v1.ResizeResponse
+	25, // 43: micropod.agent.v1.Agent.DeleteContainer:output_type -> micropod.agent.v1.DeleteContainerResponse
+	27, // 44: micropod.agent.v1.Agent.DeleteProcess:output_type -> micropod.agent.v1.DeleteProcessResponse
+	29, // 45: micropod.agent.v1.Agent.State:output_type -> micropod.agent.v1.StateResponse
+	32, // 46: micropod.agent.v1.Agent.Stats:output_type -> micropod.agent.v1.StatsResponse
+	36, // 47: micropod.agent.v1.Agent.Processes:output_type -> micropod.agent.v1.ProcessesResponse
+	39, // 48: micropod.agent.v1.Agent.Update:output_type -> micropod.agent.v1.UpdateResponse
+	34, // 49: micropod.agent.v1.Agent.Shutdown:output_type -> micropod.agent.v1.ShutdownResponse
+	34, // [34:50] is the sub-list for method output_type
+	18, // [18:34] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }
@@ -2056,18 +3053,26 @@ func file_api_agent_v1_agent_proto_init() {
 	if File_api_agent_v1_agent_proto != nil {
 		return
 	}
+	file_api_agent_v1_agent_proto_msgTypes[38].OneofWrappers = []any{
+		(*FilesMessage_Request)(nil),
+		(*FilesMessage_Stat)(nil),
+		(*FilesMessage_Data)(nil),
+		(*FilesMessage_Changes)(nil),
+		(*FilesMessage_End)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   33,
+			NumEnums:      2,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_api_agent_v1_agent_proto_goTypes,
 		DependencyIndexes: file_api_agent_v1_agent_proto_depIdxs,
+		EnumInfos:         file_api_agent_v1_agent_proto_enumTypes,
 		MessageInfos:      file_api_agent_v1_agent_proto_msgTypes,
 	}.Build()
 	File_api_agent_v1_agent_proto = out.File

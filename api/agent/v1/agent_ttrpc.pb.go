@@ -21,6 +21,8 @@ type AgentService interface {
 	DeleteProcess(context.Context, *DeleteProcessRequest) (*DeleteProcessResponse, error)
 	State(context.Context, *StateRequest) (*StateResponse, error)
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
+	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
+	Update(context.Context, *UpdateRequest) (*UpdateResponse, error)
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
 }
 
@@ -117,6 +119,20 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Stats(ctx, &req)
+			},
+			"Processes": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ProcessesRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Processes(ctx, &req)
+			},
+			"Update": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req UpdateRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Update(ctx, &req)
 			},
 			"Shutdown": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req ShutdownRequest
@@ -238,6 +254,22 @@ func (c *agentClient) State(ctx context.Context, req *StateRequest) (*StateRespo
 func (c *agentClient) Stats(ctx context.Context, req *StatsRequest) (*StatsResponse, error) {
 	var resp StatsResponse
 	if err := c.client.Call(ctx, "micropod.agent.v1.Agent", "Stats", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Processes(ctx context.Context, req *ProcessesRequest) (*ProcessesResponse, error) {
+	var resp ProcessesResponse
+	if err := c.client.Call(ctx, "micropod.agent.v1.Agent", "Processes", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Update(ctx context.Context, req *UpdateRequest) (*UpdateResponse, error) {
+	var resp UpdateResponse
+	if err := c.client.Call(ctx, "micropod.agent.v1.Agent", "Update", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

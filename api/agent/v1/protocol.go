@@ -11,6 +11,7 @@ const (
 	MaxSpec       = 1 << 20 // OCI runtime spec or its process object
 	MaxFile       = 1 << 20 // content of a File
 	MaxFiles      = 64      // number of Files
+	MaxProcesses  = 1024    // number of processes that Processes tells of
 	MinEntropy    = 32
 	MaxEntropy    = 512
 	MachineIDSize = 32 // hex digits

@@ -96,6 +96,58 @@ func (ContainerState) EnumDescriptor() ([]byte, []int) {
 	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{0}
 }
 
+type ChangeKind int32
+
+const (
+	ChangeKind_CHANGE_KIND_UNSPECIFIED ChangeKind = 0
+	ChangeKind_CHANGE_KIND_CHANGED     ChangeKind = 1
+	ChangeKind_CHANGE_KIND_ADDED       ChangeKind = 2
+	ChangeKind_CHANGE_KIND_DELETED     ChangeKind = 3
+)
+
+// Enum value maps for ChangeKind.
+var (
+	ChangeKind_name = map[int32]string{
+		0: "CHANGE_KIND_UNSPECIFIED",
+		1: "CHANGE_KIND_CHANGED",
+		2: "CHANGE_KIND_ADDED",
+		3: "CHANGE_KIND_DELETED",
+	}
+	ChangeKind_value = map[string]int32{
+		"CHANGE_KIND_UNSPECIFIED": 0,
+		"CHANGE_KIND_CHANGED":     1,
+		"CHANGE_KIND_ADDED":       2,
+		"CHANGE_KIND_DELETED":     3,
+	}
+)
+
+func (x ChangeKind) Enum() *ChangeKind {
+	p := new(ChangeKind)
+	*p = x
+	return p
+}
+
+func (x ChangeKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangeKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_micropod_v1_containers_proto_enumTypes[1].Descriptor()
+}
+
+func (ChangeKind) Type() protoreflect.EnumType {
+	return &file_micropod_v1_containers_proto_enumTypes[1]
+}
+
+func (x ChangeKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangeKind.Descriptor instead.
+func (ChangeKind) EnumDescriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{1}
+}
+
 // RestartPolicy says when a container that ended is started again.
 type RestartPolicy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1638,7 +1690,8 @@ func (x *RestartContainerResponse) GetContainer() *Container {
 type UpdateContainerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
-	Restart       *RestartPolicy         `protobuf:"bytes,2,opt,name=restart,proto3" json:"restart,omitempty"` // required: nothing else can be changed
+	Restart       *RestartPolicy         `protobuf:"bytes,2,opt,name=restart,proto3" json:"restart,omitempty"`     // absent: as it was
+	Resources     *Resources             `protobuf:"bytes,3,opt,name=resources,proto3" json:"resources,omitempty"` // limits, of a running container changed at once; 0: as it was
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1683,6 +1736,13 @@ func (x *UpdateContainerRequest) GetContainer() string {
 func (x *UpdateContainerRequest) GetRestart() *RestartPolicy {
 	if x != nil {
 		return x.Restart
+	}
+	return nil
+}
+
+func (x *UpdateContainerRequest) GetResources() *Resources {
+	if x != nil {
+		return x.Resources
 	}
 	return nil
 }
@@ -3396,6 +3456,1376 @@ func (*ResizeTTYResponse) Descriptor() ([]byte, []int) {
 	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{47}
 }
 
+type StatPathRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`      // taken from the container's root
+	Follow        bool                   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"` // of a symbolic link at its end, tell of what it leads to
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatPathRequest) Reset() {
+	*x = StatPathRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatPathRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatPathRequest) ProtoMessage() {}
+
+func (x *StatPathRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatPathRequest.ProtoReflect.Descriptor instead.
+func (*StatPathRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *StatPathRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *StatPathRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *StatPathRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type StatPathResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stat          *PathStat              `protobuf:"bytes,1,opt,name=stat,proto3" json:"stat,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatPathResponse) Reset() {
+	*x = StatPathResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatPathResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatPathResponse) ProtoMessage() {}
+
+func (x *StatPathResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatPathResponse.ProtoReflect.Descriptor instead.
+func (*StatPathResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *StatPathResponse) GetStat() *PathStat {
+	if x != nil {
+		return x.Stat
+	}
+	return nil
+}
+
+type PathStat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // last part of the path asked for
+	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	Mode          uint32                 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"` // st_mode: type and permissions
+	ModifiedAt    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=modified_at,json=modifiedAt,proto3" json:"modified_at,omitempty"`
+	LinkTarget    string                 `protobuf:"bytes,5,opt,name=link_target,json=linkTarget,proto3" json:"link_target,omitempty"` // of a symbolic link, as it is written
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathStat) Reset() {
+	*x = PathStat{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathStat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathStat) ProtoMessage() {}
+
+func (x *PathStat) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathStat.ProtoReflect.Descriptor instead.
+func (*PathStat) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *PathStat) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PathStat) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *PathStat) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *PathStat) GetModifiedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ModifiedAt
+	}
+	return nil
+}
+
+func (x *PathStat) GetLinkTarget() string {
+	if x != nil {
+		return x.LinkTarget
+	}
+	return ""
+}
+
+type CopyFromRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Follow        bool                   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"` // of a symbolic link at its end, read what it leads to
+	Export        bool                   `protobuf:"varint,4,opt,name=export,proto3" json:"export,omitempty"` // leave out what is mounted over the container's own file system; path is then "/"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyFromRequest) Reset() {
+	*x = CopyFromRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyFromRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyFromRequest) ProtoMessage() {}
+
+func (x *CopyFromRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyFromRequest.ProtoReflect.Descriptor instead.
+func (*CopyFromRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *CopyFromRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *CopyFromRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CopyFromRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *CopyFromRequest) GetExport() bool {
+	if x != nil {
+		return x.Export
+	}
+	return false
+}
+
+type CopyFromResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*CopyFromResponse_Stat
+	//	*CopyFromResponse_Data
+	Message       isCopyFromResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyFromResponse) Reset() {
+	*x = CopyFromResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyFromResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyFromResponse) ProtoMessage() {}
+
+func (x *CopyFromResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyFromResponse.ProtoReflect.Descriptor instead.
+func (*CopyFromResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *CopyFromResponse) GetMessage() isCopyFromResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *CopyFromResponse) GetStat() *PathStat {
+	if x != nil {
+		if x, ok := x.Message.(*CopyFromResponse_Stat); ok {
+			return x.Stat
+		}
+	}
+	return nil
+}
+
+func (x *CopyFromResponse) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*CopyFromResponse_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isCopyFromResponse_Message interface {
+	isCopyFromResponse_Message()
+}
+
+type CopyFromResponse_Stat struct {
+	Stat *PathStat `protobuf:"bytes,1,opt,name=stat,proto3,oneof"`
+}
+
+type CopyFromResponse_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*CopyFromResponse_Stat) isCopyFromResponse_Message() {}
+
+func (*CopyFromResponse_Data) isCopyFromResponse_Message() {}
+
+type CopyToRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*CopyToRequest_Open
+	//	*CopyToRequest_Data
+	Message       isCopyToRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyToRequest) Reset() {
+	*x = CopyToRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyToRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyToRequest) ProtoMessage() {}
+
+func (x *CopyToRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyToRequest.ProtoReflect.Descriptor instead.
+func (*CopyToRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *CopyToRequest) GetMessage() isCopyToRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *CopyToRequest) GetOpen() *CopyToOpen {
+	if x != nil {
+		if x, ok := x.Message.(*CopyToRequest_Open); ok {
+			return x.Open
+		}
+	}
+	return nil
+}
+
+func (x *CopyToRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*CopyToRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isCopyToRequest_Message interface {
+	isCopyToRequest_Message()
+}
+
+type CopyToRequest_Open struct {
+	Open *CopyToOpen `protobuf:"bytes,1,opt,name=open,proto3,oneof"`
+}
+
+type CopyToRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*CopyToRequest_Open) isCopyToRequest_Message() {}
+
+func (*CopyToRequest_Data) isCopyToRequest_Message() {}
+
+type CopyToOpen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`                             // a folder that is there
+	KeepOwner     bool                   `protobuf:"varint,3,opt,name=keep_owner,json=keepOwner,proto3" json:"keep_owner,omitempty"` // owners as in the archive, else root
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyToOpen) Reset() {
+	*x = CopyToOpen{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyToOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyToOpen) ProtoMessage() {}
+
+func (x *CopyToOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyToOpen.ProtoReflect.Descriptor instead.
+func (*CopyToOpen) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *CopyToOpen) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *CopyToOpen) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CopyToOpen) GetKeepOwner() bool {
+	if x != nil {
+		return x.KeepOwner
+	}
+	return false
+}
+
+type CopyToResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyToResponse) Reset() {
+	*x = CopyToResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyToResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyToResponse) ProtoMessage() {}
+
+func (x *CopyToResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyToResponse.ProtoReflect.Descriptor instead.
+func (*CopyToResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{55}
+}
+
+type DiffRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffRequest) Reset() {
+	*x = DiffRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffRequest) ProtoMessage() {}
+
+func (x *DiffRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
+func (*DiffRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *DiffRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+type DiffResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*PathChange          `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffResponse) Reset() {
+	*x = DiffResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffResponse) ProtoMessage() {}
+
+func (x *DiffResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
+func (*DiffResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *DiffResponse) GetChanges() []*PathChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+type PathChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Kind          ChangeKind             `protobuf:"varint,2,opt,name=kind,proto3,enum=micropod.v1.ChangeKind" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathChange) Reset() {
+	*x = PathChange{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathChange) ProtoMessage() {}
+
+func (x *PathChange) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
+func (*PathChange) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *PathChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PathChange) GetKind() ChangeKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ChangeKind_CHANGE_KIND_UNSPECIFIED
+}
+
+type TopRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopRequest) Reset() {
+	*x = TopRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopRequest) ProtoMessage() {}
+
+func (x *TopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
+func (*TopRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *TopRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+type TopResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Processes     []*ProcessInfo         `protobuf:"bytes,1,rep,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopResponse) Reset() {
+	*x = TopResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopResponse) ProtoMessage() {}
+
+func (x *TopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
+func (*TopResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *TopResponse) GetProcesses() []*ProcessInfo {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+// ProcessInfo is a process of a container. Its text comes from the container.
+type ProcessInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"` // as the machine counts
+	Parent        uint32                 `protobuf:"varint,2,opt,name=parent,proto3" json:"parent,omitempty"`
+	ContainerPid  uint32                 `protobuf:"varint,3,opt,name=container_pid,json=containerPid,proto3" json:"container_pid,omitempty"` // as the container counts
+	Uid           uint32                 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"`
+	User          string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`   // name in the container, else the number
+	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"` // letter of proc(5)
+	Tty           string                 `protobuf:"bytes,7,opt,name=tty,proto3" json:"tty,omitempty"`     // such as "pts/0"; empty: none
+	Threads       uint32                 `protobuf:"varint,8,opt,name=threads,proto3" json:"threads,omitempty"`
+	Nice          int32                  `protobuf:"varint,9,opt,name=nice,proto3" json:"nice,omitempty"`
+	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	CpuMicros     int64                  `protobuf:"varint,11,opt,name=cpu_micros,json=cpuMicros,proto3" json:"cpu_micros,omitempty"`
+	ResidentBytes int64                  `protobuf:"varint,12,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
+	VirtualBytes  int64                  `protobuf:"varint,13,opt,name=virtual_bytes,json=virtualBytes,proto3" json:"virtual_bytes,omitempty"`
+	Command       string                 `protobuf:"bytes,14,opt,name=command,proto3" json:"command,omitempty"` // the executable's name
+	Args          string                 `protobuf:"bytes,15,opt,name=args,proto3" json:"args,omitempty"`       // whole command line
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessInfo) Reset() {
+	*x = ProcessInfo{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessInfo) ProtoMessage() {}
+
+func (x *ProcessInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessInfo.ProtoReflect.Descriptor instead.
+func (*ProcessInfo) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *ProcessInfo) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *ProcessInfo) GetParent() uint32 {
+	if x != nil {
+		return x.Parent
+	}
+	return 0
+}
+
+func (x *ProcessInfo) GetContainerPid() uint32 {
+	if x != nil {
+		return x.ContainerPid
+	}
+	return 0
+}
+
+func (x *ProcessInfo) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *ProcessInfo) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ProcessInfo) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ProcessInfo) GetTty() string {
+	if x != nil {
+		return x.Tty
+	}
+	return ""
+}
+
+func (x *ProcessInfo) GetThreads() uint32 {
+	if x != nil {
+		return x.Threads
+	}
+	return 0
+}
+
+func (x *ProcessInfo) GetNice() int32 {
+	if x != nil {
+		return x.Nice
+	}
+	return 0
+}
+
+func (x *ProcessInfo) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *ProcessInfo) GetCpuMicros() int64 {
+	if x != nil {
+		return x.CpuMicros
+	}
+	return 0
+}
+
+func (x *ProcessInfo) GetResidentBytes() int64 {
+	if x != nil {
+		return x.ResidentBytes
+	}
+	return 0
+}
+
+func (x *ProcessInfo) GetVirtualBytes() int64 {
+	if x != nil {
+		return x.VirtualBytes
+	}
+	return 0
+}
+
+func (x *ProcessInfo) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *ProcessInfo) GetArgs() string {
+	if x != nil {
+		return x.Args
+	}
+	return ""
+}
+
+type StatsRequest struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Containers     []string               `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`                                // empty: all that run
+	IntervalMillis uint32                 `protobuf:"varint,2,opt,name=interval_millis,json=intervalMillis,proto3" json:"interval_millis,omitempty"` // 0: one answer. At least 100
+	All            bool                   `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`                                             // with no containers named: also those that do not run, with zeros
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *StatsRequest) Reset() {
+	*x = StatsRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsRequest) ProtoMessage() {}
+
+func (x *StatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
+func (*StatsRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *StatsRequest) GetContainers() []string {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *StatsRequest) GetIntervalMillis() uint32 {
+	if x != nil {
+		return x.IntervalMillis
+	}
+	return 0
+}
+
+func (x *StatsRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+type StatsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Containers    []*ContainerStats      `protobuf:"bytes,1,rep,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsResponse) Reset() {
+	*x = StatsResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsResponse) ProtoMessage() {}
+
+func (x *StatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
+func (*StatsResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *StatsResponse) GetContainers() []*ContainerStats {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+// ContainerStats are counters since the machine's start, and what is held now.
+type ContainerStats struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Id                   string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name                 string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Running              bool                   `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`
+	At                   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	CpuMicros            int64                  `protobuf:"varint,5,opt,name=cpu_micros,json=cpuMicros,proto3" json:"cpu_micros,omitempty"`                        // of the container's processes, as the guest counts
+	MemoryBytes          int64                  `protobuf:"varint,6,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`                  // of the container, in the guest
+	MemoryLimitBytes     int64                  `protobuf:"varint,7,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"` // its own, else the machine's memory
+	Pids                 int64                  `protobuf:"varint,8,opt,name=pids,proto3" json:"pids,omitempty"`
+	ReadBytes            int64                  `protobuf:"varint,9,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	WriteBytes           int64                  `protobuf:"varint,10,opt,name=write_bytes,json=writeBytes,proto3" json:"write_bytes,omitempty"`
+	OomKills             int64                  `protobuf:"varint,11,opt,name=oom_kills,json=oomKills,proto3" json:"oom_kills,omitempty"`
+	MachineCpuMicros     int64                  `protobuf:"varint,12,opt,name=machine_cpu_micros,json=machineCpuMicros,proto3" json:"machine_cpu_micros,omitempty"`             // of the machine's process on the host, guest included
+	MachineResidentBytes int64                  `protobuf:"varint,13,opt,name=machine_resident_bytes,json=machineResidentBytes,proto3" json:"machine_resident_bytes,omitempty"` // of the machine's process on the host, guest memory included
+	MachineMemoryBytes   int64                  `protobuf:"varint,14,opt,name=machine_memory_bytes,json=machineMemoryBytes,proto3" json:"machine_memory_bytes,omitempty"`       // what the guest was given
+	GuestResidentBytes   int64                  `protobuf:"varint,15,opt,name=guest_resident_bytes,json=guestResidentBytes,proto3" json:"guest_resident_bytes,omitempty"`       // of machine_resident_bytes: guest memory. The rest is the monitor's own
+	Vcpus                uint32                 `protobuf:"varint,16,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
+	Error                string                 `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"` // why the guest's part is missing
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *ContainerStats) Reset() {
+	*x = ContainerStats{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerStats) ProtoMessage() {}
+
+func (x *ContainerStats) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerStats.ProtoReflect.Descriptor instead.
+func (*ContainerStats) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *ContainerStats) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ContainerStats) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ContainerStats) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *ContainerStats) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *ContainerStats) GetCpuMicros() int64 {
+	if x != nil {
+		return x.CpuMicros
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetMemoryLimitBytes() int64 {
+	if x != nil {
+		return x.MemoryLimitBytes
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetPids() int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetReadBytes() int64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetWriteBytes() int64 {
+	if x != nil {
+		return x.WriteBytes
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetOomKills() int64 {
+	if x != nil {
+		return x.OomKills
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetMachineCpuMicros() int64 {
+	if x != nil {
+		return x.MachineCpuMicros
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetMachineResidentBytes() int64 {
+	if x != nil {
+		return x.MachineResidentBytes
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetMachineMemoryBytes() int64 {
+	if x != nil {
+		return x.MachineMemoryBytes
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetGuestResidentBytes() int64 {
+	if x != nil {
+		return x.GuestResidentBytes
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetVcpus() uint32 {
+	if x != nil {
+		return x.Vcpus
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type RenameContainerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenameContainerRequest) Reset() {
+	*x = RenameContainerRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenameContainerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenameContainerRequest) ProtoMessage() {}
+
+func (x *RenameContainerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenameContainerRequest.ProtoReflect.Descriptor instead.
+func (*RenameContainerRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *RenameContainerRequest) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *RenameContainerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RenameContainerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenameContainerResponse) Reset() {
+	*x = RenameContainerResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenameContainerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenameContainerResponse) ProtoMessage() {}
+
+func (x *RenameContainerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenameContainerResponse.ProtoReflect.Descriptor instead.
+func (*RenameContainerResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{66}
+}
+
+type PruneContainersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=until,proto3" json:"until,omitempty"`                  // only those made before
+	Labels        []*LabelFilter         `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty"`                // only those that fit all
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only tell
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneContainersRequest) Reset() {
+	*x = PruneContainersRequest{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneContainersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneContainersRequest) ProtoMessage() {}
+
+func (x *PruneContainersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneContainersRequest.ProtoReflect.Descriptor instead.
+func (*PruneContainersRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *PruneContainersRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *PruneContainersRequest) GetLabels() []*LabelFilter {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *PruneContainersRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type PruneContainersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Deleted       []string               `protobuf:"bytes,1,rep,name=deleted,proto3" json:"deleted,omitempty"` // ids
+	FreedBytes    int64                  `protobuf:"varint,2,opt,name=freed_bytes,json=freedBytes,proto3" json:"freed_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneContainersResponse) Reset() {
+	*x = PruneContainersResponse{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneContainersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneContainersResponse) ProtoMessage() {}
+
+func (x *PruneContainersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneContainersResponse.ProtoReflect.Descriptor instead.
+func (*PruneContainersResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *PruneContainersResponse) GetDeleted() []string {
+	if x != nil {
+		return x.Deleted
+	}
+	return nil
+}
+
+func (x *PruneContainersResponse) GetFreedBytes() int64 {
+	if x != nil {
+		return x.FreedBytes
+	}
+	return 0
+}
+
 var File_micropod_v1_containers_proto protoreflect.FileDescriptor
 
 const file_micropod_v1_containers_proto_rawDesc = "" +
@@ -3564,10 +4994,11 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06signal\x18\x03 \x01(\tR\x06signalB\x12\n" +
 	"\x10_timeout_seconds\"P\n" +
 	"\x18RestartContainerResponse\x124\n" +
-	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"l\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"\xa2\x01\n" +
 	"\x16UpdateContainerRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x124\n" +
-	"\arestart\x18\x02 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\"O\n" +
+	"\arestart\x18\x02 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\x124\n" +
+	"\tresources\x18\x03 \x01(\v2\x16.micropod.v1.ResourcesR\tresources\"O\n" +
 	"\x17UpdateContainerResponse\x124\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"L\n" +
 	"\x14KillContainerRequest\x12\x1c\n" +
@@ -3682,7 +5113,118 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12/\n" +
 	"\x06window\x18\x03 \x01(\v2\x17.micropod.v1.WindowSizeR\x06window\"\x13\n" +
-	"\x11ResizeTTYResponse*\xb4\x02\n" +
+	"\x11ResizeTTYResponse\"[\n" +
+	"\x0fStatPathRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\"=\n" +
+	"\x10StatPathResponse\x12)\n" +
+	"\x04stat\x18\x01 \x01(\v2\x15.micropod.v1.PathStatR\x04stat\"\xaf\x01\n" +
+	"\bPathStat\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\rR\x04mode\x12;\n" +
+	"\vmodified_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"modifiedAt\x12\x1f\n" +
+	"\vlink_target\x18\x05 \x01(\tR\n" +
+	"linkTarget\"s\n" +
+	"\x0fCopyFromRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x16\n" +
+	"\x06export\x18\x04 \x01(\bR\x06export\"`\n" +
+	"\x10CopyFromResponse\x12+\n" +
+	"\x04stat\x18\x01 \x01(\v2\x15.micropod.v1.PathStatH\x00R\x04stat\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\amessage\"_\n" +
+	"\rCopyToRequest\x12-\n" +
+	"\x04open\x18\x01 \x01(\v2\x17.micropod.v1.CopyToOpenH\x00R\x04open\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\amessage\"]\n" +
+	"\n" +
+	"CopyToOpen\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1d\n" +
+	"\n" +
+	"keep_owner\x18\x03 \x01(\bR\tkeepOwner\"\x10\n" +
+	"\x0eCopyToResponse\"+\n" +
+	"\vDiffRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"A\n" +
+	"\fDiffResponse\x121\n" +
+	"\achanges\x18\x01 \x03(\v2\x17.micropod.v1.PathChangeR\achanges\"M\n" +
+	"\n" +
+	"PathChange\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12+\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x17.micropod.v1.ChangeKindR\x04kind\"*\n" +
+	"\n" +
+	"TopRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\"E\n" +
+	"\vTopResponse\x126\n" +
+	"\tprocesses\x18\x01 \x03(\v2\x18.micropod.v1.ProcessInfoR\tprocesses\"\xac\x03\n" +
+	"\vProcessInfo\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\rR\x06parent\x12#\n" +
+	"\rcontainer_pid\x18\x03 \x01(\rR\fcontainerPid\x12\x10\n" +
+	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x10\n" +
+	"\x03tty\x18\a \x01(\tR\x03tty\x12\x18\n" +
+	"\athreads\x18\b \x01(\rR\athreads\x12\x12\n" +
+	"\x04nice\x18\t \x01(\x05R\x04nice\x129\n" +
+	"\n" +
+	"started_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x1d\n" +
+	"\n" +
+	"cpu_micros\x18\v \x01(\x03R\tcpuMicros\x12%\n" +
+	"\x0eresident_bytes\x18\f \x01(\x03R\rresidentBytes\x12#\n" +
+	"\rvirtual_bytes\x18\r \x01(\x03R\fvirtualBytes\x12\x18\n" +
+	"\acommand\x18\x0e \x01(\tR\acommand\x12\x12\n" +
+	"\x04args\x18\x0f \x01(\tR\x04args\"i\n" +
+	"\fStatsRequest\x12\x1e\n" +
+	"\n" +
+	"containers\x18\x01 \x03(\tR\n" +
+	"containers\x12'\n" +
+	"\x0finterval_millis\x18\x02 \x01(\rR\x0eintervalMillis\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\"L\n" +
+	"\rStatsResponse\x12;\n" +
+	"\n" +
+	"containers\x18\x01 \x03(\v2\x1b.micropod.v1.ContainerStatsR\n" +
+	"containers\"\xcf\x04\n" +
+	"\x0eContainerStats\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\arunning\x18\x03 \x01(\bR\arunning\x12*\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x1d\n" +
+	"\n" +
+	"cpu_micros\x18\x05 \x01(\x03R\tcpuMicros\x12!\n" +
+	"\fmemory_bytes\x18\x06 \x01(\x03R\vmemoryBytes\x12,\n" +
+	"\x12memory_limit_bytes\x18\a \x01(\x03R\x10memoryLimitBytes\x12\x12\n" +
+	"\x04pids\x18\b \x01(\x03R\x04pids\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\t \x01(\x03R\treadBytes\x12\x1f\n" +
+	"\vwrite_bytes\x18\n" +
+	" \x01(\x03R\n" +
+	"writeBytes\x12\x1b\n" +
+	"\toom_kills\x18\v \x01(\x03R\boomKills\x12,\n" +
+	"\x12machine_cpu_micros\x18\f \x01(\x03R\x10machineCpuMicros\x124\n" +
+	"\x16machine_resident_bytes\x18\r \x01(\x03R\x14machineResidentBytes\x120\n" +
+	"\x14machine_memory_bytes\x18\x0e \x01(\x03R\x12machineMemoryBytes\x120\n" +
+	"\x14guest_resident_bytes\x18\x0f \x01(\x03R\x12guestResidentBytes\x12\x14\n" +
+	"\x05vcpus\x18\x10 \x01(\rR\x05vcpus\x12\x14\n" +
+	"\x05error\x18\x11 \x01(\tR\x05error\"J\n" +
+	"\x16RenameContainerRequest\x12\x1c\n" +
+	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\x19\n" +
+	"\x17RenameContainerResponse\"\x95\x01\n" +
+	"\x16PruneContainersRequest\x120\n" +
+	"\x05until\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x120\n" +
+	"\x06labels\x18\x02 \x03(\v2\x18.micropod.v1.LabelFilterR\x06labels\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"T\n" +
+	"\x17PruneContainersResponse\x12\x18\n" +
+	"\adeleted\x18\x01 \x03(\tR\adeleted\x12\x1f\n" +
+	"\vfreed_bytes\x18\x02 \x01(\x03R\n" +
+	"freedBytes*\xb4\x02\n" +
 	"\x0eContainerState\x12\x1f\n" +
 	"\x1bCONTAINER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONTAINER_STATE_CREATED\x10\x01\x12\x1c\n" +
@@ -3693,7 +5235,13 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x15CONTAINER_STATE_ERROR\x10\x06\x12\x1e\n" +
 	"\x1aCONTAINER_STATE_RESTARTING\x10\a\x12\x1a\n" +
 	"\x16CONTAINER_STATE_PAUSED\x10\b\x12\x18\n" +
-	"\x14CONTAINER_STATE_DEAD\x10\t2\xfa\t\n" +
+	"\x14CONTAINER_STATE_DEAD\x10\t*r\n" +
+	"\n" +
+	"ChangeKind\x12\x1b\n" +
+	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13CHANGE_KIND_CHANGED\x10\x01\x12\x15\n" +
+	"\x11CHANGE_KIND_ADDED\x10\x02\x12\x17\n" +
+	"\x13CHANGE_KIND_DELETED\x10\x032\xb7\x0e\n" +
 	"\n" +
 	"Containers\x12U\n" +
 	"\x06Create\x12#.micropod.v1.CreateContainerRequest\x1a$.micropod.v1.CreateContainerResponse0\x01\x12P\n" +
@@ -3711,7 +5259,15 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x03Get\x12 .micropod.v1.GetContainerRequest\x1a!.micropod.v1.GetContainerResponse\x12O\n" +
 	"\x04List\x12\".micropod.v1.ListContainersRequest\x1a#.micropod.v1.ListContainersResponse\x12=\n" +
 	"\x04Logs\x12\x18.micropod.v1.LogsRequest\x1a\x19.micropod.v1.LogsResponse0\x01\x12J\n" +
-	"\tResizeTTY\x12\x1d.micropod.v1.ResizeTTYRequest\x1a\x1e.micropod.v1.ResizeTTYResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
+	"\tResizeTTY\x12\x1d.micropod.v1.ResizeTTYRequest\x1a\x1e.micropod.v1.ResizeTTYResponse\x12G\n" +
+	"\bStatPath\x12\x1c.micropod.v1.StatPathRequest\x1a\x1d.micropod.v1.StatPathResponse\x12I\n" +
+	"\bCopyFrom\x12\x1c.micropod.v1.CopyFromRequest\x1a\x1d.micropod.v1.CopyFromResponse0\x01\x12C\n" +
+	"\x06CopyTo\x12\x1a.micropod.v1.CopyToRequest\x1a\x1b.micropod.v1.CopyToResponse(\x01\x12=\n" +
+	"\x04Diff\x12\x18.micropod.v1.DiffRequest\x1a\x19.micropod.v1.DiffResponse0\x01\x128\n" +
+	"\x03Top\x12\x17.micropod.v1.TopRequest\x1a\x18.micropod.v1.TopResponse\x12@\n" +
+	"\x05Stats\x12\x19.micropod.v1.StatsRequest\x1a\x1a.micropod.v1.StatsResponse0\x01\x12S\n" +
+	"\x06Rename\x12#.micropod.v1.RenameContainerRequest\x1a$.micropod.v1.RenameContainerResponse\x12R\n" +
+	"\x05Prune\x12#.micropod.v1.PruneContainersRequest\x1a$.micropod.v1.PruneContainersResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
 
 var (
 	file_micropod_v1_containers_proto_rawDescOnce sync.Once
@@ -3725,162 +5281,214 @@ func file_micropod_v1_containers_proto_rawDescGZIP() []byte {
 	return file_micropod_v1_containers_proto_rawDescData
 }
 
-var file_micropod_v1_containers_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_micropod_v1_containers_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_micropod_v1_containers_proto_goTypes = []any{
 	(ContainerState)(0),              // 0: micropod.v1.ContainerState
-	(*RestartPolicy)(nil),            // 1: micropod.v1.RestartPolicy
-	(*HealthCheck)(nil),              // 2: micropod.v1.HealthCheck
-	(*Health)(nil),                   // 3: micropod.v1.Health
-	(*HealthResult)(nil),             // 4: micropod.v1.HealthResult
-	(*Ulimit)(nil),                   // 5: micropod.v1.Ulimit
-	(*Resources)(nil),                // 6: micropod.v1.Resources
-	(*Device)(nil),                   // 7: micropod.v1.Device
-	(*ContainerConfig)(nil),          // 8: micropod.v1.ContainerConfig
-	(*Exit)(nil),                     // 9: micropod.v1.Exit
-	(*Container)(nil),                // 10: micropod.v1.Container
-	(*CreateContainerRequest)(nil),   // 11: micropod.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil),  // 12: micropod.v1.CreateContainerResponse
-	(*StartContainerRequest)(nil),    // 13: micropod.v1.StartContainerRequest
-	(*StartContainerResponse)(nil),   // 14: micropod.v1.StartContainerResponse
-	(*StopContainerRequest)(nil),     // 15: micropod.v1.StopContainerRequest
-	(*StopContainerResponse)(nil),    // 16: micropod.v1.StopContainerResponse
-	(*RestartContainerRequest)(nil),  // 17: micropod.v1.RestartContainerRequest
-	(*RestartContainerResponse)(nil), // 18: micropod.v1.RestartContainerResponse
-	(*UpdateContainerRequest)(nil),   // 19: micropod.v1.UpdateContainerRequest
-	(*UpdateContainerResponse)(nil),  // 20: micropod.v1.UpdateContainerResponse
-	(*KillContainerRequest)(nil),     // 21: micropod.v1.KillContainerRequest
-	(*KillContainerResponse)(nil),    // 22: micropod.v1.KillContainerResponse
-	(*PauseContainerRequest)(nil),    // 23: micropod.v1.PauseContainerRequest
-	(*PauseContainerResponse)(nil),   // 24: micropod.v1.PauseContainerResponse
-	(*UnpauseContainerRequest)(nil),  // 25: micropod.v1.UnpauseContainerRequest
-	(*UnpauseContainerResponse)(nil), // 26: micropod.v1.UnpauseContainerResponse
-	(*RemoveContainerRequest)(nil),   // 27: micropod.v1.RemoveContainerRequest
-	(*RemoveContainerResponse)(nil),  // 28: micropod.v1.RemoveContainerResponse
-	(*AttachRequest)(nil),            // 29: micropod.v1.AttachRequest
-	(*AttachOpen)(nil),               // 30: micropod.v1.AttachOpen
-	(*AttachAck)(nil),                // 31: micropod.v1.AttachAck
-	(*WindowSize)(nil),               // 32: micropod.v1.WindowSize
-	(*AttachResponse)(nil),           // 33: micropod.v1.AttachResponse
-	(*InputTaken)(nil),               // 34: micropod.v1.InputTaken
-	(*AttachOpened)(nil),             // 35: micropod.v1.AttachOpened
-	(*Chunk)(nil),                    // 36: micropod.v1.Chunk
-	(*ExecRequest)(nil),              // 37: micropod.v1.ExecRequest
-	(*ExecResponse)(nil),             // 38: micropod.v1.ExecResponse
-	(*WaitContainerRequest)(nil),     // 39: micropod.v1.WaitContainerRequest
-	(*WaitContainerResponse)(nil),    // 40: micropod.v1.WaitContainerResponse
-	(*GetContainerRequest)(nil),      // 41: micropod.v1.GetContainerRequest
-	(*GetContainerResponse)(nil),     // 42: micropod.v1.GetContainerResponse
-	(*ListContainersRequest)(nil),    // 43: micropod.v1.ListContainersRequest
-	(*ListContainersResponse)(nil),   // 44: micropod.v1.ListContainersResponse
-	(*LogsRequest)(nil),              // 45: micropod.v1.LogsRequest
-	(*LogsResponse)(nil),             // 46: micropod.v1.LogsResponse
-	(*ResizeTTYRequest)(nil),         // 47: micropod.v1.ResizeTTYRequest
-	(*ResizeTTYResponse)(nil),        // 48: micropod.v1.ResizeTTYResponse
-	nil,                              // 49: micropod.v1.ContainerConfig.LabelsEntry
-	nil,                              // 50: micropod.v1.ContainerConfig.TmpfsEntry
-	nil,                              // 51: micropod.v1.ContainerConfig.SysctlsEntry
-	nil,                              // 52: micropod.v1.ContainerConfig.AnnotationsEntry
-	nil,                              // 53: micropod.v1.ListContainersRequest.LabelsEntry
-	(*durationpb.Duration)(nil),      // 54: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 55: google.protobuf.Timestamp
-	(*VMConfig)(nil),                 // 56: micropod.v1.VMConfig
-	(*VM)(nil),                       // 57: micropod.v1.VM
-	(*RegistryAuth)(nil),             // 58: micropod.v1.RegistryAuth
-	(*Progress)(nil),                 // 59: micropod.v1.Progress
+	(ChangeKind)(0),                  // 1: micropod.v1.ChangeKind
+	(*RestartPolicy)(nil),            // 2: micropod.v1.RestartPolicy
+	(*HealthCheck)(nil),              // 3: micropod.v1.HealthCheck
+	(*Health)(nil),                   // 4: micropod.v1.Health
+	(*HealthResult)(nil),             // 5: micropod.v1.HealthResult
+	(*Ulimit)(nil),                   // 6: micropod.v1.Ulimit
+	(*Resources)(nil),                // 7: micropod.v1.Resources
+	(*Device)(nil),                   // 8: micropod.v1.Device
+	(*ContainerConfig)(nil),          // 9: micropod.v1.ContainerConfig
+	(*Exit)(nil),                     // 10: micropod.v1.Exit
+	(*Container)(nil),                // 11: micropod.v1.Container
+	(*CreateContainerRequest)(nil),   // 12: micropod.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil),  // 13: micropod.v1.CreateContainerResponse
+	(*StartContainerRequest)(nil),    // 14: micropod.v1.StartContainerRequest
+	(*StartContainerResponse)(nil),   // 15: micropod.v1.StartContainerResponse
+	(*StopContainerRequest)(nil),     // 16: micropod.v1.StopContainerRequest
+	(*StopContainerResponse)(nil),    // 17: micropod.v1.StopContainerResponse
+	(*RestartContainerRequest)(nil),  // 18: micropod.v1.RestartContainerRequest
+	(*RestartContainerResponse)(nil), // 19: micropod.v1.RestartContainerResponse
+	(*UpdateContainerRequest)(nil),   // 20: micropod.v1.UpdateContainerRequest
+	(*UpdateContainerResponse)(nil),  // 21: micropod.v1.UpdateContainerResponse
+	(*KillContainerRequest)(nil),     // 22: micropod.v1.KillContainerRequest
+	(*KillContainerResponse)(nil),    // 23: micropod.v1.KillContainerResponse
+	(*PauseContainerRequest)(nil),    // 24: micropod.v1.PauseContainerRequest
+	(*PauseContainerResponse)(nil),   // 25: micropod.v1.PauseContainerResponse
+	(*UnpauseContainerRequest)(nil),  // 26: micropod.v1.UnpauseContainerRequest
+	(*UnpauseContainerResponse)(nil), // 27: micropod.v1.UnpauseContainerResponse
+	(*RemoveContainerRequest)(nil),   // 28: micropod.v1.RemoveContainerRequest
+	(*RemoveContainerResponse)(nil),  // 29: micropod.v1.RemoveContainerResponse
+	(*AttachRequest)(nil),            // 30: micropod.v1.AttachRequest
+	(*AttachOpen)(nil),               // 31: micropod.v1.AttachOpen
+	(*AttachAck)(nil),                // 32: micropod.v1.AttachAck
+	(*WindowSize)(nil),               // 33: micropod.v1.WindowSize
+	(*AttachResponse)(nil),           // 34: micropod.v1.AttachResponse
+	(*InputTaken)(nil),               // 35: micropod.v1.InputTaken
+	(*AttachOpened)(nil),             // 36: micropod.v1.AttachOpened
+	(*Chunk)(nil),                    // 37: micropod.v1.Chunk
+	(*ExecRequest)(nil),              // 38: micropod.v1.ExecRequest
+	(*ExecResponse)(nil),             // 39: micropod.v1.ExecResponse
+	(*WaitContainerRequest)(nil),     // 40: micropod.v1.WaitContainerRequest
+	(*WaitContainerResponse)(nil),    // 41: micropod.v1.WaitContainerResponse
+	(*GetContainerRequest)(nil),      // 42: micropod.v1.GetContainerRequest
+	(*GetContainerResponse)(nil),     // 43: micropod.v1.GetContainerResponse
+	(*ListContainersRequest)(nil),    // 44: micropod.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),   // 45: micropod.v1.ListContainersResponse
+	(*LogsRequest)(nil),              // 46: micropod.v1.LogsRequest
+	(*LogsResponse)(nil),             // 47: micropod.v1.LogsResponse
+	(*ResizeTTYRequest)(nil),         // 48: micropod.v1.ResizeTTYRequest
+	(*ResizeTTYResponse)(nil),        // 49: micropod.v1.ResizeTTYResponse
+	(*StatPathRequest)(nil),          // 50: micropod.v1.StatPathRequest
+	(*StatPathResponse)(nil),         // 51: micropod.v1.StatPathResponse
+	(*PathStat)(nil),                 // 52: micropod.v1.PathStat
+	(*CopyFromRequest)(nil),          // 53: micropod.v1.CopyFromRequest
+	(*CopyFromResponse)(nil),         // 54: micropod.v1.CopyFromResponse
+	(*CopyToRequest)(nil),            // 55: micropod.v1.CopyToRequest
+	(*CopyToOpen)(nil),               // 56: micropod.v1.CopyToOpen
+	(*CopyToResponse)(nil),           // 57: micropod.v1.CopyToResponse
+	(*DiffRequest)(nil),              // 58: micropod.v1.DiffRequest
+	(*DiffResponse)(nil),             // 59: micropod.v1.DiffResponse
+	(*PathChange)(nil),               // 60: micropod.v1.PathChange
+	(*TopRequest)(nil),               // 61: micropod.v1.TopRequest
+	(*TopResponse)(nil),              // 62: micropod.v1.TopResponse
+	(*ProcessInfo)(nil),              // 63: micropod.v1.ProcessInfo
+	(*StatsRequest)(nil),             // 64: micropod.v1.StatsRequest
+	(*StatsResponse)(nil),            // 65: micropod.v1.StatsResponse
+	(*ContainerStats)(nil),           // 66: micropod.v1.ContainerStats
+	(*RenameContainerRequest)(nil),   // 67: micropod.v1.RenameContainerRequest
+	(*RenameContainerResponse)(nil),  // 68: micropod.v1.RenameContainerResponse
+	(*PruneContainersRequest)(nil),   // 69: micropod.v1.PruneContainersRequest
+	(*PruneContainersResponse)(nil),  // 70: micropod.v1.PruneContainersResponse
+	nil,                              // 71: micropod.v1.ContainerConfig.LabelsEntry
+	nil,                              // 72: micropod.v1.ContainerConfig.TmpfsEntry
+	nil,                              // 73: micropod.v1.ContainerConfig.SysctlsEntry
+	nil,                              // 74: micropod.v1.ContainerConfig.AnnotationsEntry
+	nil,                              // 75: micropod.v1.ListContainersRequest.LabelsEntry
+	(*durationpb.Duration)(nil),      // 76: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 77: google.protobuf.Timestamp
+	(*VMConfig)(nil),                 // 78: micropod.v1.VMConfig
+	(*VM)(nil),                       // 79: micropod.v1.VM
+	(*RegistryAuth)(nil),             // 80: micropod.v1.RegistryAuth
+	(*Progress)(nil),                 // 81: micropod.v1.Progress
+	(*LabelFilter)(nil),              // 82: micropod.v1.LabelFilter
 }
 var file_micropod_v1_containers_proto_depIdxs = []int32{
-	54, // 0: micropod.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	54, // 1: micropod.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	54, // 2: micropod.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
-	54, // 3: micropod.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
-	4,  // 4: micropod.v1.Health.log:type_name -> micropod.v1.HealthResult
-	55, // 5: micropod.v1.HealthResult.start:type_name -> google.protobuf.Timestamp
-	55, // 6: micropod.v1.HealthResult.end:type_name -> google.protobuf.Timestamp
-	49, // 7: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
-	50, // 8: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
-	7,  // 9: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
-	51, // 10: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
-	5,  // 11: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
-	6,  // 12: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
-	56, // 13: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
-	52, // 14: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
-	1,  // 15: micropod.v1.ContainerConfig.restart:type_name -> micropod.v1.RestartPolicy
-	2,  // 16: micropod.v1.ContainerConfig.health:type_name -> micropod.v1.HealthCheck
-	55, // 17: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	8,  // 18: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
+	76, // 0: micropod.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	76, // 1: micropod.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	76, // 2: micropod.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
+	76, // 3: micropod.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
+	5,  // 4: micropod.v1.Health.log:type_name -> micropod.v1.HealthResult
+	77, // 5: micropod.v1.HealthResult.start:type_name -> google.protobuf.Timestamp
+	77, // 6: micropod.v1.HealthResult.end:type_name -> google.protobuf.Timestamp
+	71, // 7: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
+	72, // 8: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
+	8,  // 9: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
+	73, // 10: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
+	6,  // 11: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
+	7,  // 12: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
+	78, // 13: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
+	74, // 14: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
+	2,  // 15: micropod.v1.ContainerConfig.restart:type_name -> micropod.v1.RestartPolicy
+	3,  // 16: micropod.v1.ContainerConfig.health:type_name -> micropod.v1.HealthCheck
+	77, // 17: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	9,  // 18: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
 	0,  // 19: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
-	55, // 20: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	55, // 21: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	55, // 22: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	9,  // 23: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
-	57, // 24: micropod.v1.Container.vm:type_name -> micropod.v1.VM
-	3,  // 25: micropod.v1.Container.health:type_name -> micropod.v1.Health
-	8,  // 26: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
-	58, // 27: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
-	59, // 28: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
-	10, // 29: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
-	10, // 30: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
-	10, // 31: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
-	10, // 32: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
-	1,  // 33: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
-	10, // 34: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
-	10, // 35: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
-	10, // 36: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
-	30, // 37: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
-	32, // 38: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
-	31, // 39: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	35, // 40: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	36, // 41: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	36, // 42: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
-	9,  // 43: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	34, // 44: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
-	32, // 45: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	9,  // 46: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	10, // 47: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	53, // 48: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	10, // 49: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	55, // 50: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	55, // 51: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	55, // 52: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	32, // 53: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	11, // 54: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	13, // 55: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	15, // 56: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	17, // 57: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	19, // 58: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
-	21, // 59: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	23, // 60: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
-	25, // 61: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
-	27, // 62: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	29, // 63: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	37, // 64: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	39, // 65: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	41, // 66: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	43, // 67: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	45, // 68: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	47, // 69: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	12, // 70: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	14, // 71: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	16, // 72: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	18, // 73: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	20, // 74: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
-	22, // 75: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	24, // 76: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
-	26, // 77: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
-	28, // 78: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	33, // 79: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	38, // 80: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	40, // 81: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	42, // 82: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	44, // 83: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	46, // 84: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	48, // 85: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	70, // [70:86] is the sub-list for method output_type
-	54, // [54:70] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	77, // 20: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	77, // 21: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	77, // 22: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	10, // 23: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
+	79, // 24: micropod.v1.Container.vm:type_name -> micropod.v1.VM
+	4,  // 25: micropod.v1.Container.health:type_name -> micropod.v1.Health
+	9,  // 26: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
+	80, // 27: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
+	81, // 28: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
+	11, // 29: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
+	11, // 30: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
+	11, // 31: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
+	11, // 32: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
+	2,  // 33: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
+	7,  // 34: micropod.v1.UpdateContainerRequest.resources:type_name -> micropod.v1.Resources
+	11, // 35: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
+	11, // 36: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
+	11, // 37: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
+	31, // 38: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
+	33, // 39: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
+	32, // 40: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
+	36, // 41: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	37, // 42: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	37, // 43: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	10, // 44: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
+	35, // 45: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	33, // 46: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	10, // 47: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	11, // 48: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	75, // 49: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	11, // 50: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	77, // 51: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	77, // 52: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	77, // 53: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	33, // 54: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	52, // 55: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
+	77, // 56: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
+	52, // 57: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
+	56, // 58: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
+	60, // 59: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
+	1,  // 60: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
+	63, // 61: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
+	77, // 62: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
+	66, // 63: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
+	77, // 64: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
+	77, // 65: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
+	82, // 66: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
+	12, // 67: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	14, // 68: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	16, // 69: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	18, // 70: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	20, // 71: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
+	22, // 72: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	24, // 73: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
+	26, // 74: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
+	28, // 75: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	30, // 76: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	38, // 77: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	40, // 78: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	42, // 79: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	44, // 80: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	46, // 81: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	48, // 82: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	50, // 83: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
+	53, // 84: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
+	55, // 85: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
+	58, // 86: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
+	61, // 87: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
+	64, // 88: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
+	67, // 89: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
+	69, // 90: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
+	13, // 91: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	15, // 92: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	17, // 93: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	19, // 94: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	21, // 95: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
+	23, // 96: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	25, // 97: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
+	27, // 98: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
+	29, // 99: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	34, // 100: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	39, // 101: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	41, // 102: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	43, // 103: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	45, // 104: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	47, // 105: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	49, // 106: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	51, // 107: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
+	54, // 108: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
+	57, // 109: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
+	59, // 110: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
+	62, // 111: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
+	65, // 112: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
+	68, // 113: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
+	70, // 114: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
+	91, // [91:115] is the sub-list for method output_type
+	67, // [67:91] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }
@@ -3911,13 +5519,21 @@ func file_micropod_v1_containers_proto_init() {
 		(*AttachResponse_Exit)(nil),
 		(*AttachResponse_Input)(nil),
 	}
+	file_micropod_v1_containers_proto_msgTypes[52].OneofWrappers = []any{
+		(*CopyFromResponse_Stat)(nil),
+		(*CopyFromResponse_Data)(nil),
+	}
+	file_micropod_v1_containers_proto_msgTypes[53].OneofWrappers = []any{
+		(*CopyToRequest_Open)(nil),
+		(*CopyToRequest_Data)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_containers_proto_rawDesc), len(file_micropod_v1_containers_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   53,
+			NumEnums:      2,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -729,6 +729,7 @@ func (x *Check) GetMend() string {
 type EventsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"` // those still kept, then what comes
+	Until         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"` // the stream ends there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -766,6 +767,13 @@ func (*EventsRequest) Descriptor() ([]byte, []int) {
 func (x *EventsRequest) GetSince() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Since
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
 	}
 	return nil
 }
@@ -1285,9 +1293,10 @@ const file_micropod_v1_system_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x18.micropod.v1.CheckStatusR\x06status\x12\x18\n" +
 	"\afinding\x18\x03 \x01(\tR\afinding\x12\x12\n" +
-	"\x04mend\x18\x04 \x01(\tR\x04mend\"A\n" +
+	"\x04mend\x18\x04 \x01(\tR\x04mend\"s\n" +
 	"\rEventsRequest\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x8a\x02\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x8a\x02\n" +
 	"\x05Event\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
@@ -1394,33 +1403,34 @@ var file_micropod_v1_system_proto_depIdxs = []int32{
 	10, // 4: micropod.v1.DoctorResponse.checks:type_name -> micropod.v1.Check
 	0,  // 5: micropod.v1.Check.status:type_name -> micropod.v1.CheckStatus
 	19, // 6: micropod.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	19, // 7: micropod.v1.Event.time:type_name -> google.protobuf.Timestamp
-	18, // 8: micropod.v1.Event.attributes:type_name -> micropod.v1.Event.AttributesEntry
-	15, // 9: micropod.v1.DiskUsageResponse.images:type_name -> micropod.v1.DiskSum
-	15, // 10: micropod.v1.DiskUsageResponse.root_filesystems:type_name -> micropod.v1.DiskSum
-	15, // 11: micropod.v1.DiskUsageResponse.container_disks:type_name -> micropod.v1.DiskSum
-	15, // 12: micropod.v1.DiskUsageResponse.container_logs:type_name -> micropod.v1.DiskSum
-	15, // 13: micropod.v1.DiskUsageResponse.boot_cache:type_name -> micropod.v1.DiskSum
-	16, // 14: micropod.v1.DiskUsageResponse.image_list:type_name -> micropod.v1.ImageDiskUsage
-	17, // 15: micropod.v1.DiskUsageResponse.container_list:type_name -> micropod.v1.ContainerDiskUsage
-	19, // 16: micropod.v1.ImageDiskUsage.created_at:type_name -> google.protobuf.Timestamp
-	4,  // 17: micropod.v1.System.Version:input_type -> micropod.v1.VersionRequest
-	6,  // 18: micropod.v1.System.Info:input_type -> micropod.v1.InfoRequest
-	8,  // 19: micropod.v1.System.Doctor:input_type -> micropod.v1.DoctorRequest
-	11, // 20: micropod.v1.System.Events:input_type -> micropod.v1.EventsRequest
-	13, // 21: micropod.v1.System.DiskUsage:input_type -> micropod.v1.DiskUsageRequest
-	1,  // 22: micropod.v1.System.Trace:input_type -> micropod.v1.TraceRequest
-	5,  // 23: micropod.v1.System.Version:output_type -> micropod.v1.VersionResponse
-	7,  // 24: micropod.v1.System.Info:output_type -> micropod.v1.InfoResponse
-	9,  // 25: micropod.v1.System.Doctor:output_type -> micropod.v1.DoctorResponse
-	12, // 26: micropod.v1.System.Events:output_type -> micropod.v1.Event
-	14, // 27: micropod.v1.System.DiskUsage:output_type -> micropod.v1.DiskUsageResponse
-	2,  // 28: micropod.v1.System.Trace:output_type -> micropod.v1.TraceResponse
-	23, // [23:29] is the sub-list for method output_type
-	17, // [17:23] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	19, // 7: micropod.v1.EventsRequest.until:type_name -> google.protobuf.Timestamp
+	19, // 8: micropod.v1.Event.time:type_name -> google.protobuf.Timestamp
+	18, // 9: micropod.v1.Event.attributes:type_name -> micropod.v1.Event.AttributesEntry
+	15, // 10: micropod.v1.DiskUsageResponse.images:type_name -> micropod.v1.DiskSum
+	15, // 11: micropod.v1.DiskUsageResponse.root_filesystems:type_name -> micropod.v1.DiskSum
+	15, // 12: micropod.v1.DiskUsageResponse.container_disks:type_name -> micropod.v1.DiskSum
+	15, // 13: micropod.v1.DiskUsageResponse.container_logs:type_name -> micropod.v1.DiskSum
+	15, // 14: micropod.v1.DiskUsageResponse.boot_cache:type_name -> micropod.v1.DiskSum
+	16, // 15: micropod.v1.DiskUsageResponse.image_list:type_name -> micropod.v1.ImageDiskUsage
+	17, // 16: micropod.v1.DiskUsageResponse.container_list:type_name -> micropod.v1.ContainerDiskUsage
+	19, // 17: micropod.v1.ImageDiskUsage.created_at:type_name -> google.protobuf.Timestamp
+	4,  // 18: micropod.v1.System.Version:input_type -> micropod.v1.VersionRequest
+	6,  // 19: micropod.v1.System.Info:input_type -> micropod.v1.InfoRequest
+	8,  // 20: micropod.v1.System.Doctor:input_type -> micropod.v1.DoctorRequest
+	11, // 21: micropod.v1.System.Events:input_type -> micropod.v1.EventsRequest
+	13, // 22: micropod.v1.System.DiskUsage:input_type -> micropod.v1.DiskUsageRequest
+	1,  // 23: micropod.v1.System.Trace:input_type -> micropod.v1.TraceRequest
+	5,  // 24: micropod.v1.System.Version:output_type -> micropod.v1.VersionResponse
+	7,  // 25: micropod.v1.System.Info:output_type -> micropod.v1.InfoResponse
+	9,  // 26: micropod.v1.System.Doctor:output_type -> micropod.v1.DoctorResponse
+	12, // 27: micropod.v1.System.Events:output_type -> micropod.v1.Event
+	14, // 28: micropod.v1.System.DiskUsage:output_type -> micropod.v1.DiskUsageResponse
+	2,  // 29: micropod.v1.System.Trace:output_type -> micropod.v1.TraceResponse
+	24, // [24:30] is the sub-list for method output_type
+	18, // [18:24] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_system_proto_init() }

@@ -32,7 +32,15 @@ func (l limitFile) controller() string {
 
 // apply sets the limits. It is called when only execve is left, so that none is spent on setting the container up.
 func (g *cgroup) apply(l limits) error {
-	for _, f := range l.files {
+	if err := g.set(l.files); err != nil {
+		return err
+	}
+	return g.filterDevices(l.devices)
+}
+
+// set writes limits to their files.
+func (g *cgroup) set(files []limitFile) error {
+	for _, f := range files {
 		if c := f.controller(); c != "cgroup" && !slices.Contains(g.controllers, c) {
 			return fmt.Errorf("setting %s to %q: this machine has no cgroup controller %q", f.name, f.value, c)
 		}
@@ -40,7 +48,7 @@ func (g *cgroup) apply(l limits) error {
 			return fmt.Errorf("setting the container's %s to %q: %w", f.name, f.value, err)
 		}
 	}
-	return g.filterDevices(l.devices)
+	return nil
 }
 
 func planLimits(r *specs.LinuxResources) (limits, error) {

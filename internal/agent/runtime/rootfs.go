@@ -18,7 +18,7 @@ func mountRoot(p *rootPlan, fds []int) (inroot.Root, error) {
 		mount = fds[p.Folder]
 	} else {
 		var err error
-		if mount, err = overlay(p); err != nil {
+		if mount, err = overlay(p.Image, p.Scratch, ""); err != nil {
 			return inroot.Root{FD: -1}, err
 		}
 	}
@@ -30,27 +30,34 @@ func mountRoot(p *rootPlan, fds []int) (inroot.Root, error) {
 }
 
 // overlay makes a detached overlay of the image, read-only, and the scratch disk above
-// it; without a disk, changes are kept in memory.
-func overlay(p *rootPlan) (int, error) {
-	if err := mountDevice("erofs", p.Image, []string{"ro"}, stemImage); err != nil {
+// it, which it mounts in folders image and scratch of a folder; without a disk, changes are kept in memory.
+func overlay(imageDevice, scratchDevice uint64, in string) (int, error) {
+	image, scratch := in+stemImage, in+stemScratch
+	if err := mountDevice("erofs", imageDevice, []string{"ro"}, image); err != nil {
 		return -1, fmt.Errorf("mounting the image: %w", err)
 	}
-	if p.Scratch != 0 {
+	if scratchDevice != 0 {
 		// noinit_itable: zeroing inode tables in the background would write to the disk for minutes.
-		if err := mountDevice("ext4", p.Scratch, []string{"noinit_itable"}, stemScratch); err != nil {
+		if err := mountDevice("ext4", scratchDevice, []string{"noinit_itable"}, scratch); err != nil {
 			return -1, fmt.Errorf("mounting the scratch disk: %w", err)
 		}
 	}
-	upper, work := stemScratch+"/upper", stemScratch+"/work"
-	if err := makeUpper(upper, work); err != nil {
+	upper, work := scratch+upperFolder, scratch+workFolder
+	if err := makeUpper(upper, work, image); err != nil {
 		return -1, fmt.Errorf("preparing the scratch disk: %w", err)
 	}
-	mount, err := newMount("overlay", "overlay", []string{"lowerdir=" + stemImage, "upperdir=" + upper, "workdir=" + work}, 0)
+	mount, err := newMount("overlay", "overlay", []string{"lowerdir=" + image, "upperdir=" + upper, "workdir=" + work}, 0)
 	if err != nil {
 		return -1, fmt.Errorf("mounting the overlay: %w", err)
 	}
 	return mount, nil
 }
+
+// Folders of the scratch disk.
+const (
+	upperFolder = "/upper"
+	workFolder  = "/work"
+)
 
 // mountDevice mounts a block device, by a node of our own: the stem sees no other /dev.
 func mountDevice(fstype string, device uint64, data []string, folder string) error {
@@ -67,7 +74,7 @@ func mountDevice(fstype string, device uint64, data []string, folder string) err
 
 // makeUpper makes the overlay's two folders unless an earlier start did. The merged
 // root has the upper folder's owner and permissions, so they are copied from the image's.
-func makeUpper(upper, work string) error {
+func makeUpper(upper, work, image string) error {
 	if err := unix.Mkdir(work, 0o700); err != nil && err != unix.EEXIST {
 		return err
 	}
@@ -79,7 +86,7 @@ func makeUpper(upper, work string) error {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(stemImage, &st); err != nil {
+	if err := unix.Stat(image, &st); err != nil {
 		return err
 	}
 	if err := unix.Chown(upper, int(st.Uid), int(st.Gid)); err != nil {

@@ -351,10 +351,6 @@ func (s *session) DeleteContainer(context.Context, *agentv1.DeleteContainerReque
 	return nil, status.Error(codes.Unimplemented, "delete container")
 }
 
-func (s *session) Stats(context.Context, *agentv1.StatsRequest) (*agentv1.StatsResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "stats")
-}
-
 func (s *session) Shutdown(context.Context, *agentv1.ShutdownRequest) (*agentv1.ShutdownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "shutdown")
 }

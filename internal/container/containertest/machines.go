@@ -29,6 +29,8 @@ type Machines struct {
 	Fail map[string]error
 	// Before is called at the begin of a method, without lock.
 	Before func(method string)
+	// Files are what containers have.
+	Files Files
 
 	// Snapshots is where Save saves to.
 	Snapshots *snapshot.Catalogue
@@ -47,7 +49,7 @@ type vm struct {
 
 // NewMachines makes a world without machines.
 func NewMachines(programs map[string]Program) *Machines {
-	return &Machines{Programs: programs, Fail: map[string]error{}, all: map[string]*vm{}, saved: map[string][]savedProcess{}}
+	return &Machines{Programs: programs, Fail: map[string]error{}, Files: Files{}, all: map[string]*vm{}, saved: map[string][]savedProcess{}}
 }
 
 // enter calls the hook and tells of an injected failure.
@@ -233,6 +235,20 @@ func (m *Machines) Session(ctx context.Context, id string) (container.Session, e
 	}
 	return v.guest.session(), nil
 }
+
+// Stats implements container.Machines.
+func (m *Machines) Stats(_ context.Context, id string) (machine.Stats, error) {
+	if err := m.enter("Stats"); err != nil {
+		return machine.Stats{}, err
+	}
+	if m.Guest(id) == nil {
+		return machine.Stats{}, &machine.StateError{ID: id, Action: "measure"}
+	}
+	return machine.Stats{CPU: 3 * time.Second, ResidentBytes: 100 << 20, GuestBytes: 80 << 20}, nil
+}
+
+// DiskUsage is what each machine takes on disk, in bytes.
+func (m *Machines) DiskUsage(string) (int64, error) { return 4096, nil }
 
 // Guest is the running guest of a machine, or nil.
 func (m *Machines) Guest(id string) *Guest {

@@ -21,15 +21,23 @@ var cpusetPattern = regexp.MustCompile(`^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[
 
 // setResources writes the cgroup's limits.
 func setResources(b *Bundle, in Input) error {
-	r := in.Config.Resources
-	for _, check := range []func(Resources) error{checkMemory, checkCPU, checkPids} {
-		if err := check(r); err != nil {
-			return err
-		}
+	limits, err := Limits(in.Config.Resources)
+	if err != nil {
+		return err
 	}
 	to := b.Spec.Linux.Resources
-	to.Memory, to.CPU, to.Pids = memoryLimit(r), cpuLimit(r), pidsLimit(r)
+	to.Memory, to.CPU, to.Pids = limits.Memory, limits.CPU, limits.Pids
 	return nil
+}
+
+// Limits makes resources into what a container's cgroup enforces, devices excepted.
+func Limits(r Resources) (*specs.LinuxResources, error) {
+	for _, check := range []func(Resources) error{checkMemory, checkCPU, checkPids} {
+		if err := check(r); err != nil {
+			return nil, err
+		}
+	}
+	return &specs.LinuxResources{Memory: memoryLimit(r), CPU: cpuLimit(r), Pids: pidsLimit(r)}, nil
 }
 
 func checkMemory(r Resources) error {

@@ -68,6 +68,22 @@ const (
 	ContainersLogsProcedure = "/micropod.v1.Containers/Logs"
 	// ContainersResizeTTYProcedure is the fully-qualified name of the Containers's ResizeTTY RPC.
 	ContainersResizeTTYProcedure = "/micropod.v1.Containers/ResizeTTY"
+	// ContainersStatPathProcedure is the fully-qualified name of the Containers's StatPath RPC.
+	ContainersStatPathProcedure = "/micropod.v1.Containers/StatPath"
+	// ContainersCopyFromProcedure is the fully-qualified name of the Containers's CopyFrom RPC.
+	ContainersCopyFromProcedure = "/micropod.v1.Containers/CopyFrom"
+	// ContainersCopyToProcedure is the fully-qualified name of the Containers's CopyTo RPC.
+	ContainersCopyToProcedure = "/micropod.v1.Containers/CopyTo"
+	// ContainersDiffProcedure is the fully-qualified name of the Containers's Diff RPC.
+	ContainersDiffProcedure = "/micropod.v1.Containers/Diff"
+	// ContainersTopProcedure is the fully-qualified name of the Containers's Top RPC.
+	ContainersTopProcedure = "/micropod.v1.Containers/Top"
+	// ContainersStatsProcedure is the fully-qualified name of the Containers's Stats RPC.
+	ContainersStatsProcedure = "/micropod.v1.Containers/Stats"
+	// ContainersRenameProcedure is the fully-qualified name of the Containers's Rename RPC.
+	ContainersRenameProcedure = "/micropod.v1.Containers/Rename"
+	// ContainersPruneProcedure is the fully-qualified name of the Containers's Prune RPC.
+	ContainersPruneProcedure = "/micropod.v1.Containers/Prune"
 )
 
 // ContainersClient is a client for the micropod.v1.Containers service.
@@ -80,7 +96,7 @@ type ContainersClient interface {
 	// Stop sends the stop signal, and SIGKILL after the timeout; it answers when the machine is gone.
 	Stop(context.Context, *connect.Request[v1.StopContainerRequest]) (*connect.Response[v1.StopContainerResponse], error)
 	Restart(context.Context, *connect.Request[v1.RestartContainerRequest]) (*connect.Response[v1.RestartContainerResponse], error)
-	// Update changes what of a container may be changed while it lives.
+	// Update changes what of a container may be changed while it lives: limits and restart policy.
 	Update(context.Context, *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error)
 	Kill(context.Context, *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error)
 	// Pause stops the container's machine where it stands; Unpause lets it run on.
@@ -97,6 +113,21 @@ type ContainersClient interface {
 	List(context.Context, *connect.Request[v1.ListContainersRequest]) (*connect.Response[v1.ListContainersResponse], error)
 	Logs(context.Context, *connect.Request[v1.LogsRequest]) (*connect.ServerStreamForClient[v1.LogsResponse], error)
 	ResizeTTY(context.Context, *connect.Request[v1.ResizeTTYRequest]) (*connect.Response[v1.ResizeTTYResponse], error)
+	// StatPath tells of a path in a container. Of a container that does not run, its machine is booted for it.
+	StatPath(context.Context, *connect.Request[v1.StatPathRequest]) (*connect.Response[v1.StatPathResponse], error)
+	// CopyFrom reads a file or folder as a tar archive: first what it is, then the archive's bytes.
+	CopyFrom(context.Context, *connect.Request[v1.CopyFromRequest]) (*connect.ServerStreamForClient[v1.CopyFromResponse], error)
+	// CopyTo unpacks a tar archive into a folder of a container: first the folder, then the archive's bytes.
+	CopyTo(context.Context) *connect.ClientStreamForClient[v1.CopyToRequest, v1.CopyToResponse]
+	// Diff tells what a container changed in its image's file system.
+	Diff(context.Context, *connect.Request[v1.DiffRequest]) (*connect.ServerStreamForClient[v1.DiffResponse], error)
+	// Top lists the processes of a running container.
+	Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error)
+	// Stats tells what running containers and their machines use, once or every interval.
+	Stats(context.Context, *connect.Request[v1.StatsRequest]) (*connect.ServerStreamForClient[v1.StatsResponse], error)
+	Rename(context.Context, *connect.Request[v1.RenameContainerRequest]) (*connect.Response[v1.RenameContainerResponse], error)
+	// Prune removes containers that do not run.
+	Prune(context.Context, *connect.Request[v1.PruneContainersRequest]) (*connect.Response[v1.PruneContainersResponse], error)
 }
 
 // NewContainersClient constructs a client for the micropod.v1.Containers service. By default, it
@@ -206,6 +237,54 @@ func NewContainersClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(containersMethods.ByName("ResizeTTY")),
 			connect.WithClientOptions(opts...),
 		),
+		statPath: connect.NewClient[v1.StatPathRequest, v1.StatPathResponse](
+			httpClient,
+			baseURL+ContainersStatPathProcedure,
+			connect.WithSchema(containersMethods.ByName("StatPath")),
+			connect.WithClientOptions(opts...),
+		),
+		copyFrom: connect.NewClient[v1.CopyFromRequest, v1.CopyFromResponse](
+			httpClient,
+			baseURL+ContainersCopyFromProcedure,
+			connect.WithSchema(containersMethods.ByName("CopyFrom")),
+			connect.WithClientOptions(opts...),
+		),
+		copyTo: connect.NewClient[v1.CopyToRequest, v1.CopyToResponse](
+			httpClient,
+			baseURL+ContainersCopyToProcedure,
+			connect.WithSchema(containersMethods.ByName("CopyTo")),
+			connect.WithClientOptions(opts...),
+		),
+		diff: connect.NewClient[v1.DiffRequest, v1.DiffResponse](
+			httpClient,
+			baseURL+ContainersDiffProcedure,
+			connect.WithSchema(containersMethods.ByName("Diff")),
+			connect.WithClientOptions(opts...),
+		),
+		top: connect.NewClient[v1.TopRequest, v1.TopResponse](
+			httpClient,
+			baseURL+ContainersTopProcedure,
+			connect.WithSchema(containersMethods.ByName("Top")),
+			connect.WithClientOptions(opts...),
+		),
+		stats: connect.NewClient[v1.StatsRequest, v1.StatsResponse](
+			httpClient,
+			baseURL+ContainersStatsProcedure,
+			connect.WithSchema(containersMethods.ByName("Stats")),
+			connect.WithClientOptions(opts...),
+		),
+		rename: connect.NewClient[v1.RenameContainerRequest, v1.RenameContainerResponse](
+			httpClient,
+			baseURL+ContainersRenameProcedure,
+			connect.WithSchema(containersMethods.ByName("Rename")),
+			connect.WithClientOptions(opts...),
+		),
+		prune: connect.NewClient[v1.PruneContainersRequest, v1.PruneContainersResponse](
+			httpClient,
+			baseURL+ContainersPruneProcedure,
+			connect.WithSchema(containersMethods.ByName("Prune")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -227,6 +306,14 @@ type containersClient struct {
 	list      *connect.Client[v1.ListContainersRequest, v1.ListContainersResponse]
 	logs      *connect.Client[v1.LogsRequest, v1.LogsResponse]
 	resizeTTY *connect.Client[v1.ResizeTTYRequest, v1.ResizeTTYResponse]
+	statPath  *connect.Client[v1.StatPathRequest, v1.StatPathResponse]
+	copyFrom  *connect.Client[v1.CopyFromRequest, v1.CopyFromResponse]
+	copyTo    *connect.Client[v1.CopyToRequest, v1.CopyToResponse]
+	diff      *connect.Client[v1.DiffRequest, v1.DiffResponse]
+	top       *connect.Client[v1.TopRequest, v1.TopResponse]
+	stats     *connect.Client[v1.StatsRequest, v1.StatsResponse]
+	rename    *connect.Client[v1.RenameContainerRequest, v1.RenameContainerResponse]
+	prune     *connect.Client[v1.PruneContainersRequest, v1.PruneContainersResponse]
 }
 
 // Create calls micropod.v1.Containers.Create.
@@ -309,6 +396,46 @@ func (c *containersClient) ResizeTTY(ctx context.Context, req *connect.Request[v
 	return c.resizeTTY.CallUnary(ctx, req)
 }
 
+// StatPath calls micropod.v1.Containers.StatPath.
+func (c *containersClient) StatPath(ctx context.Context, req *connect.Request[v1.StatPathRequest]) (*connect.Response[v1.StatPathResponse], error) {
+	return c.statPath.CallUnary(ctx, req)
+}
+
+// CopyFrom calls micropod.v1.Containers.CopyFrom.
+func (c *containersClient) CopyFrom(ctx context.Context, req *connect.Request[v1.CopyFromRequest]) (*connect.ServerStreamForClient[v1.CopyFromResponse], error) {
+	return c.copyFrom.CallServerStream(ctx, req)
+}
+
+// CopyTo calls micropod.v1.Containers.CopyTo.
+func (c *containersClient) CopyTo(ctx context.Context) *connect.ClientStreamForClient[v1.CopyToRequest, v1.CopyToResponse] {
+	return c.copyTo.CallClientStream(ctx)
+}
+
+// Diff calls micropod.v1.Containers.Diff.
+func (c *containersClient) Diff(ctx context.Context, req *connect.Request[v1.DiffRequest]) (*connect.ServerStreamForClient[v1.DiffResponse], error) {
+	return c.diff.CallServerStream(ctx, req)
+}
+
+// Top calls micropod.v1.Containers.Top.
+func (c *containersClient) Top(ctx context.Context, req *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error) {
+	return c.top.CallUnary(ctx, req)
+}
+
+// Stats calls micropod.v1.Containers.Stats.
+func (c *containersClient) Stats(ctx context.Context, req *connect.Request[v1.StatsRequest]) (*connect.ServerStreamForClient[v1.StatsResponse], error) {
+	return c.stats.CallServerStream(ctx, req)
+}
+
+// Rename calls micropod.v1.Containers.Rename.
+func (c *containersClient) Rename(ctx context.Context, req *connect.Request[v1.RenameContainerRequest]) (*connect.Response[v1.RenameContainerResponse], error) {
+	return c.rename.CallUnary(ctx, req)
+}
+
+// Prune calls micropod.v1.Containers.Prune.
+func (c *containersClient) Prune(ctx context.Context, req *connect.Request[v1.PruneContainersRequest]) (*connect.Response[v1.PruneContainersResponse], error) {
+	return c.prune.CallUnary(ctx, req)
+}
+
 // ContainersHandler is an implementation of the micropod.v1.Containers service.
 type ContainersHandler interface {
 	// Create makes a container, pulling its image as the policy says. Progress comes while it
@@ -319,7 +446,7 @@ type ContainersHandler interface {
 	// Stop sends the stop signal, and SIGKILL after the timeout; it answers when the machine is gone.
 	Stop(context.Context, *connect.Request[v1.StopContainerRequest]) (*connect.Response[v1.StopContainerResponse], error)
 	Restart(context.Context, *connect.Request[v1.RestartContainerRequest]) (*connect.Response[v1.RestartContainerResponse], error)
-	// Update changes what of a container may be changed while it lives.
+	// Update changes what of a container may be changed while it lives: limits and restart policy.
 	Update(context.Context, *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error)
 	Kill(context.Context, *connect.Request[v1.KillContainerRequest]) (*connect.Response[v1.KillContainerResponse], error)
 	// Pause stops the container's machine where it stands; Unpause lets it run on.
@@ -336,6 +463,21 @@ type ContainersHandler interface {
 	List(context.Context, *connect.Request[v1.ListContainersRequest]) (*connect.Response[v1.ListContainersResponse], error)
 	Logs(context.Context, *connect.Request[v1.LogsRequest], *connect.ServerStream[v1.LogsResponse]) error
 	ResizeTTY(context.Context, *connect.Request[v1.ResizeTTYRequest]) (*connect.Response[v1.ResizeTTYResponse], error)
+	// StatPath tells of a path in a container. Of a container that does not run, its machine is booted for it.
+	StatPath(context.Context, *connect.Request[v1.StatPathRequest]) (*connect.Response[v1.StatPathResponse], error)
+	// CopyFrom reads a file or folder as a tar archive: first what it is, then the archive's bytes.
+	CopyFrom(context.Context, *connect.Request[v1.CopyFromRequest], *connect.ServerStream[v1.CopyFromResponse]) error
+	// CopyTo unpacks a tar archive into a folder of a container: first the folder, then the archive's bytes.
+	CopyTo(context.Context, *connect.ClientStream[v1.CopyToRequest]) (*connect.Response[v1.CopyToResponse], error)
+	// Diff tells what a container changed in its image's file system.
+	Diff(context.Context, *connect.Request[v1.DiffRequest], *connect.ServerStream[v1.DiffResponse]) error
+	// Top lists the processes of a running container.
+	Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error)
+	// Stats tells what running containers and their machines use, once or every interval.
+	Stats(context.Context, *connect.Request[v1.StatsRequest], *connect.ServerStream[v1.StatsResponse]) error
+	Rename(context.Context, *connect.Request[v1.RenameContainerRequest]) (*connect.Response[v1.RenameContainerResponse], error)
+	// Prune removes containers that do not run.
+	Prune(context.Context, *connect.Request[v1.PruneContainersRequest]) (*connect.Response[v1.PruneContainersResponse], error)
 }
 
 // NewContainersHandler builds an HTTP handler from the service implementation. It returns the path
@@ -441,6 +583,54 @@ func NewContainersHandler(svc ContainersHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(containersMethods.ByName("ResizeTTY")),
 		connect.WithHandlerOptions(opts...),
 	)
+	containersStatPathHandler := connect.NewUnaryHandler(
+		ContainersStatPathProcedure,
+		svc.StatPath,
+		connect.WithSchema(containersMethods.ByName("StatPath")),
+		connect.WithHandlerOptions(opts...),
+	)
+	containersCopyFromHandler := connect.NewServerStreamHandler(
+		ContainersCopyFromProcedure,
+		svc.CopyFrom,
+		connect.WithSchema(containersMethods.ByName("CopyFrom")),
+		connect.WithHandlerOptions(opts...),
+	)
+	containersCopyToHandler := connect.NewClientStreamHandler(
+		ContainersCopyToProcedure,
+		svc.CopyTo,
+		connect.WithSchema(containersMethods.ByName("CopyTo")),
+		connect.WithHandlerOptions(opts...),
+	)
+	containersDiffHandler := connect.NewServerStreamHandler(
+		ContainersDiffProcedure,
+		svc.Diff,
+		connect.WithSchema(containersMethods.ByName("Diff")),
+		connect.WithHandlerOptions(opts...),
+	)
+	containersTopHandler := connect.NewUnaryHandler(
+		ContainersTopProcedure,
+		svc.Top,
+		connect.WithSchema(containersMethods.ByName("Top")),
+		connect.WithHandlerOptions(opts...),
+	)
+	containersStatsHandler := connect.NewServerStreamHandler(
+		ContainersStatsProcedure,
+		svc.Stats,
+		connect.WithSchema(containersMethods.ByName("Stats")),
+		connect.WithHandlerOptions(opts...),
+	)
+	containersRenameHandler := connect.NewUnaryHandler(
+		ContainersRenameProcedure,
+		svc.Rename,
+		connect.WithSchema(containersMethods.ByName("Rename")),
+		connect.WithHandlerOptions(opts...),
+	)
+	containersPruneHandler := connect.NewUnaryHandler(
+		ContainersPruneProcedure,
+		svc.Prune,
+		connect.WithSchema(containersMethods.ByName("Prune")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/micropod.v1.Containers/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ContainersCreateProcedure:
@@ -475,6 +665,22 @@ func NewContainersHandler(svc ContainersHandler, opts ...connect.HandlerOption) 
 			containersLogsHandler.ServeHTTP(w, r)
 		case ContainersResizeTTYProcedure:
 			containersResizeTTYHandler.ServeHTTP(w, r)
+		case ContainersStatPathProcedure:
+			containersStatPathHandler.ServeHTTP(w, r)
+		case ContainersCopyFromProcedure:
+			containersCopyFromHandler.ServeHTTP(w, r)
+		case ContainersCopyToProcedure:
+			containersCopyToHandler.ServeHTTP(w, r)
+		case ContainersDiffProcedure:
+			containersDiffHandler.ServeHTTP(w, r)
+		case ContainersTopProcedure:
+			containersTopHandler.ServeHTTP(w, r)
+		case ContainersStatsProcedure:
+			containersStatsHandler.ServeHTTP(w, r)
+		case ContainersRenameProcedure:
+			containersRenameHandler.ServeHTTP(w, r)
+		case ContainersPruneProcedure:
+			containersPruneHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -546,4 +752,36 @@ func (UnimplementedContainersHandler) Logs(context.Context, *connect.Request[v1.
 
 func (UnimplementedContainersHandler) ResizeTTY(context.Context, *connect.Request[v1.ResizeTTYRequest]) (*connect.Response[v1.ResizeTTYResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.ResizeTTY is not implemented"))
+}
+
+func (UnimplementedContainersHandler) StatPath(context.Context, *connect.Request[v1.StatPathRequest]) (*connect.Response[v1.StatPathResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.StatPath is not implemented"))
+}
+
+func (UnimplementedContainersHandler) CopyFrom(context.Context, *connect.Request[v1.CopyFromRequest], *connect.ServerStream[v1.CopyFromResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.CopyFrom is not implemented"))
+}
+
+func (UnimplementedContainersHandler) CopyTo(context.Context, *connect.ClientStream[v1.CopyToRequest]) (*connect.Response[v1.CopyToResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.CopyTo is not implemented"))
+}
+
+func (UnimplementedContainersHandler) Diff(context.Context, *connect.Request[v1.DiffRequest], *connect.ServerStream[v1.DiffResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.Diff is not implemented"))
+}
+
+func (UnimplementedContainersHandler) Top(context.Context, *connect.Request[v1.TopRequest]) (*connect.Response[v1.TopResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.Top is not implemented"))
+}
+
+func (UnimplementedContainersHandler) Stats(context.Context, *connect.Request[v1.StatsRequest], *connect.ServerStream[v1.StatsResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.Stats is not implemented"))
+}
+
+func (UnimplementedContainersHandler) Rename(context.Context, *connect.Request[v1.RenameContainerRequest]) (*connect.Response[v1.RenameContainerResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.Rename is not implemented"))
+}
+
+func (UnimplementedContainersHandler) Prune(context.Context, *connect.Request[v1.PruneContainersRequest]) (*connect.Response[v1.PruneContainersResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Containers.Prune is not implemented"))
 }
