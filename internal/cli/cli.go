@@ -85,6 +85,7 @@ func addVerbs(root *cobra.Command, a *app) {
 		{"run", "Containers:", []*cobra.Command{
 			newRun(a), newCreate(a), newStart(a), newStop(a), newRestart(a), newUpdate(a), newKill(a), newPause(a), newUnpause(a), newRm(a),
 			newExec(a), newAttach(a), newWait(a), newPs(a), newLogs(a), newInspect(a), newCp(a),
+			newDiff(a), newExport(a), newRename(a), newStats(a), newTop(a),
 		}},
 		{"images", "Images:", []*cobra.Command{
 			newPull(a), newImages(a), newImport("load", a), newSave(a), newTag(a), newHistory(a), newRmi(a), newLogin(a), newLogout(a), newImage(a),

@@ -15,6 +15,7 @@ func newContainer(a *app) *cobra.Command {
 	return group("container", "Manage containers", `  micropod container ls -a
   micropod container inspect web`,
 		newRun(a), newCreate(a), newStart(a), newStop(a), newRestart(a), newUpdate(a), newKill(a), newRm(a),
-		newExec(a), newAttach(a), newWait(a), list, newLogs(a), inspect,
+		newExec(a), newAttach(a), newWait(a), list, newLogs(a), inspect, newCp(a), newDiff(a), newExport(a),
+		newRename(a), newStats(a), newTop(a), newContainerPrune(a),
 	)
 }

@@ -83,15 +83,20 @@ func (o *containerFlags) addRights(f *pflag.FlagSet) {
 }
 
 func (o *containerFlags) addLimits(f *pflag.FlagSet) {
+	o.addCgroup(f)
+	f.StringVar(&o.shmSize, "shm-size", "", "`size` of /dev/shm (default 64m)")
+	f.Int32Var(&o.oomScoreAdj, "oom-score-adj", 0, "tune the choice of what dies when memory is short (-1000 to 1000)")
+	f.StringArrayVar(&o.storageOpts, "storage-opt", nil, "`size=10g`: size of the writable layer")
+}
+
+// addCgroup declares the limits that update changes too.
+func (o *containerFlags) addCgroup(f *pflag.FlagSet) {
 	f.StringVarP(&o.memory, "memory", "m", "", "memory limit, such as 512m; picks the machine's `size`")
 	f.StringVar(&o.memorySwap, "memory-swap", "", "limit of memory and swap together; -1: none (`size`)")
 	f.StringVar(&o.cpus, "cpus", "", "`number` of CPUs, such as 1.5; picks the machine's vCPUs")
 	f.Int64VarP(&o.cpuShares, "cpu-shares", "c", 0, "relative `weight` of CPU time")
 	f.StringVar(&o.cpusetCPUs, "cpuset-cpus", "", "vCPUs to run on, such as `0-1`")
 	f.Int64Var(&o.pidsLimit, "pids-limit", 0, "most processes at once; -1: no limit")
-	f.StringVar(&o.shmSize, "shm-size", "", "`size` of /dev/shm (default 64m)")
-	f.Int32Var(&o.oomScoreAdj, "oom-score-adj", 0, "tune the choice of what dies when memory is short (-1000 to 1000)")
-	f.StringArrayVar(&o.storageOpts, "storage-opt", nil, "`size=10g`: size of the writable layer")
 }
 
 func (o *containerFlags) addNames(f *pflag.FlagSet) {

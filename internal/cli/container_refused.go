@@ -17,6 +17,36 @@ func (r *refusedFlag) String() string   { return "" }
 func (r *refusedFlag) Type() string     { return "value" }
 func (r *refusedFlag) Set(string) error { return fmt.Errorf("not supported: %s", r.why) }
 
+// refuse declares flags as refused, hidden from help.
+func refuse(f *pflag.FlagSet, why string, names ...string) {
+	for _, name := range names {
+		f.VarPF(&refusedFlag{name, why}, name, "", "not supported: "+why).Hidden = true
+	}
+}
+
+// refuseCgroup declares the limits of docker's that a machine has not.
+func refuseCgroup(f *pflag.FlagSet) {
+	const disk = "the machine's disk is the container's alone; --storage-opt size= bounds it, its speed cannot be limited yet"
+	refuse(f, disk, "blkio-weight", "blkio-weight-device", "device-read-bps", "device-read-iops", "device-write-bps", "device-write-iops")
+	refuse(f, "cgroup v2, which machines have, knows no real-time shares; use --cpu-shares or --cpus", "cpu-rt-period", "cpu-rt-runtime")
+	refuse(f, "a machine has one memory node", "cpuset-mems")
+	refuse(f, "kernels have no such limit any more; --memory counts kernel memory too", "kernel-memory")
+	refuse(f, "cgroup v2, which machines have, has no such setting", "memory-swappiness", "oom-kill-disable")
+	f.Lookup("oom-kill-disable").NoOptDefVal = "true"
+}
+
+// refuseForeign declares flags of docker's that make no sense in a machine.
+func refuseForeign(f *pflag.FlagSet) {
+	refuse(f, "the container's cgroup is in its own machine", "cgroup-parent")
+	refuse(f, "name the device: --device /dev/NAME:/dev/NAME:rwm", "device-cgroup-rule")
+	refuse(f, "there is no docker socket to give to a container", "use-api-socket")
+	refuse(f, "it is for Windows containers", "cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops")
+	refuse(f, "images are not signed that way any more; pull by digest to be sure of one", "disable-content-trust")
+	for _, name := range []string{"use-api-socket", "disable-content-trust"} {
+		f.Lookup(name).NoOptDefVal = "true"
+	}
+}
+
 // addRefused declares the flags that are refused, hidden from help.
 func addRefused(f *pflag.FlagSet) {
 	const (
@@ -44,4 +74,6 @@ func addRefused(f *pflag.FlagSet) {
 			flag.NoOptDefVal = "true"
 		}
 	}
+	refuseCgroup(f)
+	refuseForeign(f)
 }

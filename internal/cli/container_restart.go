@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"connectrpc.com/connect"
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	v1 "github.com/micropod/micropod/api/micropod/v1"

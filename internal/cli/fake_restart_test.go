@@ -18,6 +18,9 @@ func (d *fakeContainers) Update(_ context.Context, r *connect.Request[v1.UpdateC
 		return nil, err
 	}
 	d.change(func() {
+		if r.Msg.Restart == nil {
+			return
+		}
 		c.Config.Restart = r.Msg.Restart
 		if r.Msg.Restart.Name == "unhealthy" {
 			c.Health = &v1.Health{Status: "unhealthy", FailingStreak: 3, Log: []*v1.HealthResult{{ExitCode: 7, Output: "it fails\n"}}}

@@ -45,6 +45,8 @@ func TestErrorsOfTheCore(t *testing.T) {
 		{&template.NotFoundError{Ref: "x"}, connect.CodeNotFound, "template_not_found", 0},
 		{&template.InUseError{ID: "x"}, connect.CodeFailedPrecondition, "template_in_use", 0},
 		{&container.NotFoundError{Ref: "x"}, connect.CodeNotFound, "container_not_found", 0},
+		{&container.PathError{Missing: true}, connect.CodeNotFound, "path_not_found", 0},
+		{&container.PathError{}, connect.CodeFailedPrecondition, "path_refused", 0},
 		{&machine.AmbiguousError{}, connect.CodeInvalidArgument, "ambiguous", 0},
 		{&container.AmbiguousError{}, connect.CodeInvalidArgument, "ambiguous", 0},
 		{image.ErrAmbiguous, connect.CodeInvalidArgument, "ambiguous", 0},

@@ -172,10 +172,7 @@ func (a *archiver) addChild(folder *os.File, base, in string) error {
 	if errors.Is(err, unix.ENOENT) { // removed meanwhile
 		return nil
 	}
-	name := path.Join(in, base)
-	if in == "." {
-		name = "./" + base
-	}
+	name := in + "/" + base // not cleaned: what begins with "./" goes on so
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", name, err)
 	}
