@@ -41,14 +41,14 @@ func (s *Service) snapshot(ctx context.Context, ref string, r machine.SaveReques
 	}
 	defer end()
 	if i := e.info(); i.State != Running && i.State != Paused {
-		return made, nil, &StateError{ID: e.id, Name: e.name, Action: "take a snapshot of", State: i.State}
+		return made, nil, &StateError{ID: e.id, Name: e.name(), Action: "take a snapshot of", State: i.State}
 	}
 	rec := e.record()
 	text, err := json.Marshal(rec)
 	if err != nil {
 		return made, nil, err
 	}
-	r.Note = snapshot.Note{Container: text, Of: e.name, Image: rec.Config.Image, ImageID: rec.ImageID}
+	r.Note = snapshot.Note{Container: text, Of: e.name(), Image: rec.Config.Image, ImageID: rec.ImageID}
 	r.Beside = func(ctx context.Context, path func(string) string) error {
 		if err := os.Mkdir(path(keptLog), 0o700); err != nil {
 			return err
@@ -57,7 +57,7 @@ func (s *Service) snapshot(ctx context.Context, ref string, r machine.SaveReques
 	}
 	made, release, err = s.Machines.Save(ctx, rec.MachineID, r)
 	if err != nil {
-		return made, nil, fmt.Errorf("container %q: %w", e.name, err)
+		return made, nil, fmt.Errorf("container %q: %w", e.name(), err)
 	}
 	e.publish("snapshot", map[string]string{"snapshot": made.ID, "name": made.Name})
 	return made, release, nil

@@ -41,7 +41,7 @@ func (m *machine) Stats(ctx context.Context) (vmm.Stats, error) {
 		return vmm.Stats{}, m.explain(fmt.Errorf("reading the process's use: %w", err))
 	}
 	s.CPU, s.ResidentBytes = use.CPU, use.ResidentBytes
-	if s.GuestBytes, err = vmm.LargestMapping(m.process.pid); err != nil {
+	if s.GuestBytes, err = vmm.LargestMapping(m.process.PID); err != nil {
 		return vmm.Stats{}, m.explain(err)
 	}
 	s.GuestBytes = min(s.GuestBytes, s.ResidentBytes)
