@@ -75,7 +75,7 @@ var mayImport = map[string]string{
 	// What logs in to registries is the caller's side of images: passwords stay with the caller.
 	"cli": "api/micropod image/credentials image/registry config version",
 	// It tells the errors of the leaves apart, which come up through the core.
-	"server": "template snapshot tracing api/micropod machine container image store events doctor diskuse config version guest/kernel rootfs vmm",
+	"server": "template snapshot tracing api/micropod lan network machine container image store events doctor diskuse config version guest/kernel rootfs vmm",
 	"cri":    "machine container image store events network version",
 	// The core.
 	"container": "tracing api/agent machine guest image store events undo diskuse snapshot sparse",

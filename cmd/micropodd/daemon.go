@@ -20,7 +20,9 @@ import (
 	"github.com/micropod/micropod/internal/doctor"
 	"github.com/micropod/micropod/internal/events"
 	"github.com/micropod/micropod/internal/image"
+	"github.com/micropod/micropod/internal/lan"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/network/portproxy"
 	"github.com/micropod/micropod/internal/rootfs"
 	"github.com/micropod/micropod/internal/server"
 	"github.com/micropod/micropod/internal/store"
@@ -45,6 +47,7 @@ type daemon struct {
 	events     *events.Bus
 	boot       *machine.BootFiles
 	qemu       *late.Engine[*qemu.Engine]
+	networks   *lan.Service
 	machines   *machine.Service
 	images     *image.Store
 	containers *container.Service
@@ -55,7 +58,7 @@ type daemon struct {
 func serve(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
 	d := &daemon{config: c, log: log, events: new(events.Bus)}
 	defer func() { err = errors.Join(err, d.letGo()) }()
-	for _, part := range []func() error{d.occupy, d.record, d.openStore, d.makeEngine, d.openMachines, d.openImages, d.openContainers} {
+	for _, part := range []func() error{d.occupy, d.record, d.openStore, d.makeEngine, d.openNetworks, d.openMachines, d.openImages, d.openContainers} {
 		if err := part(); err != nil {
 			return err
 		}
@@ -99,6 +102,15 @@ func (d *daemon) probeGuest(ctx context.Context) (qemu.Guest, error) {
 	return qemu.Guest{Kernel: b.Kernel, Initrd: b.Initrd, Args: b.CommandLine(1, "")}, err
 }
 
+func (d *daemon) openNetworks() (err error) {
+	d.networks, err = lan.Open(lan.Config{
+		DB: d.db, DataDir: d.config.DataDir, RunDir: d.config.RunDir,
+		Proxy:  []string{"/proc/self/exe", portproxy.Verb},
+		Events: d.events, Log: d.log,
+	})
+	return err
+}
+
 func (d *daemon) openMachines() (err error) {
 	templates, err := template.Open(filepath.Join(d.config.DataDir, "templates"), d.log)
 	if err != nil {
@@ -113,15 +125,17 @@ func (d *daemon) openMachines() (err error) {
 		Templates:      templates,
 		TemplateBounds: template.Bounds{Count: 8},
 
-		DataDir:  d.config.DataDir,
-		RunDir:   d.config.RunDir,
-		Events:   d.events,
-		Log:      d.log,
-		UIDFirst: d.config.UIDFirst,
-		UIDCount: d.config.UIDCount,
-		VCPUs:    d.config.VCPUs,
-		Memory:   d.config.Memory,
-		Scratch:  d.config.Scratch,
+		DataDir:        d.config.DataDir,
+		RunDir:         d.config.RunDir,
+		Network:        d.networks,
+		DefaultNetwork: d.config.Network,
+		Events:         d.events,
+		Log:            d.log,
+		UIDFirst:       d.config.UIDFirst,
+		UIDCount:       d.config.UIDCount,
+		VCPUs:          d.config.VCPUs,
+		Memory:         d.config.Memory,
+		Scratch:        d.config.Scratch,
 	})
 	return err
 }
@@ -170,6 +184,7 @@ func (d *daemon) answer(ctx context.Context) error {
 		Containers:    d.containers,
 		ContainersRPC: server.NewContainers(d.containers, d.machines),
 		Images:        d.images,
+		Networks:      d.networks,
 		Doctor:        d.doctor(),
 		Events:        d.events,
 		Spans:         d.spans,
@@ -226,6 +241,9 @@ func (d *daemon) letGo() error {
 	}
 	if d.machines != nil {
 		errs = append(errs, d.machines.Shutdown(ctx))
+	}
+	if d.networks != nil {
+		errs = append(errs, d.networks.Close())
 	}
 	if d.db != nil {
 		errs = append(errs, d.db.Close())

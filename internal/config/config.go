@@ -27,6 +27,7 @@ const (
 	defaultMemory   = 512 << 20
 	defaultVCPUs    = 1
 	defaultScratch  = 10 << 30
+	defaultNetwork  = "micropod"
 	defaultUIDFirst = 0x60000000 // far above what distributions and subuid hand out, below 2^31
 	defaultUIDCount = 1 << 16
 )
@@ -53,6 +54,9 @@ type Config struct {
 	Memory  int64 // bytes; of a machine, when the request says nothing
 	VCPUs   int
 	Scratch int64 // bytes; size of the writable disk
+
+	// Network is the one that machines join which ask for none; "none": loopback only.
+	Network string
 
 	// UIDFirst and UIDCount are the user ids under which VMMs run, one for each machine.
 	UIDFirst, UIDCount int

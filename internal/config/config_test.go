@@ -105,6 +105,7 @@ insecure_registries = ["reg:5000"]
 default_memory = "1g"
 default_vcpus = 2
 default_scratch = "20g"
+default_network = "none"
 uid_first = 100000
 uid_count = 10
 [mirrors]
@@ -125,7 +126,7 @@ time = "90s"
 		File: o.File, DataDir: DefaultDataDir, RunDir: DefaultRunDir, Kernel: "/boot/k", QEMU: "/opt/qemu", Agent: "/opt/agent",
 		InsecureRegistries: []string{"reg:5000"}, Mirrors: map[string][]string{"docker.io": {"mirror.local"}},
 		ImageLimits: ImageLimits{Bytes: 2 << 30, Ratio: 50, Entries: 1000, Names: 1 << 20, Memory: 300 << 20, Time: 90 * time.Second},
-		Memory:      1 << 30, VCPUs: 2, Scratch: 20 << 30, UIDFirst: 100000, UIDCount: 10,
+		Memory:      1 << 30, VCPUs: 2, Scratch: 20 << 30, Network: "none", UIDFirst: 100000, UIDCount: 10,
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

@@ -26,6 +26,7 @@ type settings struct {
 	DefaultMemory      size                `toml:"default_memory"`
 	DefaultVCPUs       int                 `toml:"default_vcpus"`
 	DefaultScratch     size                `toml:"default_scratch"`
+	DefaultNetwork     string              `toml:"default_network"`
 	UIDFirst           int                 `toml:"uid_first"`
 	UIDCount           int                 `toml:"uid_count"`
 	LogLevel           string              `toml:"log_level"`
@@ -49,7 +50,7 @@ func (s size) orElse(name string, fallback int64) attempt[int64] {
 // keys are all settings a file may hold.
 var keys = []string{
 	"data_dir", "run_dir", "host", "kernel", "qemu", "agent", "insecure_registries", "mirrors", "image_limits",
-	"default_memory", "default_vcpus", "default_scratch", "uid_first", "uid_count", "log_level", "otlp_endpoint",
+	"default_memory", "default_vcpus", "default_scratch", "default_network", "uid_first", "uid_count", "log_level", "otlp_endpoint",
 }
 
 // parse reads a file's text. A key that is not known is an error that names the nearest one.

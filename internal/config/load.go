@@ -50,6 +50,7 @@ func (o *Options) Load() (*Config, error) {
 		InsecureRegistries: file.InsecureRegistries,
 		Mirrors:            file.Mirrors,
 		VCPUs:              cmp.Or(file.DefaultVCPUs, defaultVCPUs),
+		Network:            cmp.Or(o.getenv("MICROPOD_DEFAULT_NETWORK"), file.DefaultNetwork, defaultNetwork),
 		UIDFirst:           cmp.Or(file.UIDFirst, defaultUIDFirst),
 		UIDCount:           cmp.Or(file.UIDCount, defaultUIDCount),
 	}

@@ -25,6 +25,7 @@ type Config struct {
 	Restart    Restart
 	Health     Health
 	VM         VM
+	Network    Network
 
 	// Auth is for a pull that Create may need; nobody keeps it.
 	Auth *image.Auth `json:"-"`

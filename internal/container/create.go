@@ -84,7 +84,7 @@ func (s *Service) make(ctx context.Context, r record, progress func(image.Event)
 	if err := r.Config.Health.check(); err != nil {
 		return nil, nil, err
 	}
-	bundle, err := r.bundle("", 0, 0)
+	bundle, err := r.bundle(machine.Info{}, 0, 0)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -174,11 +174,11 @@ func (e *entry) adopt() {
 	if !r.open {
 		r.stdin.Close()
 	}
-	kernel := ""
-	if info, err := e.s.Machines.Get(rec.MachineID); err == nil {
-		kernel = info.KernelVersion
+	info, err := e.s.Machines.Get(rec.MachineID)
+	if err != nil {
+		e.log.Error("finding the machine", "error", err)
 	}
-	if r.bundle, err = rec.bundle(kernel, 0, 0); err != nil {
+	if r.bundle, err = rec.bundle(info, 0, 0); err != nil {
 		e.log.Error("the record makes no specification any more", "error", err)
 	}
 	e.mu.Lock()

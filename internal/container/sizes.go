@@ -22,6 +22,7 @@ func (r *record) machineSpec(rootFS string) machine.Spec {
 		Image:        rootFS,
 		ScratchBytes: res.ScratchBytes,
 		Hostname:     r.Config.Hostname,
+		Network:      r.machineNetwork(),
 	}
 	if spec.VCPUs == 0 && res.NanoCPUs > 0 {
 		spec.VCPUs = int((res.NanoCPUs + 1e9 - 1) / 1e9)

@@ -106,7 +106,7 @@ func (e *entry) launch(ctx context.Context, r *run, u *undo.Stack) (pid uint32, 
 		return 0, err
 	}
 	rows, cols := r.size()
-	if r.bundle, err = rec.bundle(info.KernelVersion, rows, cols); err != nil {
+	if r.bundle, err = rec.bundle(info, rows, cols); err != nil {
 		return 0, err
 	}
 	session, err := e.s.Machines.Session(ctx, rec.MachineID)

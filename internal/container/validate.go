@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/micropod/micropod/internal/container/ocispec"
+	"github.com/micropod/micropod/internal/machine"
 )
 
 var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
@@ -51,6 +52,9 @@ func (c Config) complete() (Config, error) {
 	if c.TTY && c.StdinOnce && !c.Stdin {
 		c.StdinOnce = false
 	}
+	if err := c.Network.check(); err != nil {
+		return c, err
+	}
 	return c, checkLabels(c.Labels)
 }
 
@@ -77,6 +81,8 @@ func checkLabels(labels map[string]string) error {
 }
 
 // bundle makes the runtime specification from a record.
-func (r *record) bundle(kernel string, rows, cols uint32) (*ocispec.Bundle, error) {
-	return ocispec.Build(ocispec.Input{ID: r.ID, Image: r.Image, Config: r.Config.Config, Kernel: kernel, Rows: rows, Cols: cols})
+func (r *record) bundle(m machine.Info, rows, cols uint32) (*ocispec.Bundle, error) {
+	return ocispec.Build(ocispec.Input{
+		ID: r.ID, Image: r.Image, Config: r.Config.Config, Network: networkOf(m), Kernel: m.KernelVersion, Rows: rows, Cols: cols,
+	})
 }

@@ -4,6 +4,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,9 +36,13 @@ type Network interface {
 	Keep(ids []string) error
 }
 
+// DefaultNetwork is the name of the one that machines join which ask for none.
+const DefaultNetwork = "micropod"
+
 // NetworkSpec is what a machine wants of the network.
 type NetworkSpec struct {
-	Joins []Join // empty: loopback only
+	None  bool // loopback only
+	Joins []Join
 	Ports []Port
 	// Names are those by which the other machines of its networks find it.
 	Names []string
@@ -47,7 +52,7 @@ type NetworkSpec struct {
 
 // Join is one network that is wanted.
 type Join struct {
-	Network string // name or id; empty: the default one
+	Network string // name or id
 	Addrs   []netip.Addr
 	MAC     net.HardwareAddr // empty: chosen
 	Aliases []string         // names in this network alone
@@ -241,6 +246,7 @@ func (s *Service) Disconnect(ctx context.Context, ref, network string) error {
 			if err := m.setInterface(ctx, r, e, false); err != nil {
 				m.log.Warn("telling the guest that it left a network", "network", network, "error", err)
 			}
+			m.reroute(ctx, r)
 		}
 		return m.note(func(rec *record) {
 			rec.Spec.Network.Joins = slices.DeleteFunc(slices.Clone(rec.Spec.Network.Joins), func(j Join) bool { return j.Network == network })
@@ -267,6 +273,19 @@ func (s *Service) rewire(ctx context.Context, ref, action string, do func(contex
 	}
 }
 
+// reroute tells the guest its networks again: another may have the default routes now.
+func (m *machine) reroute(ctx context.Context, r *run) {
+	j := m.s.Network.Joined(m.id)
+	if j == nil {
+		return
+	}
+	for _, e := range j.Endpoints {
+		if err := m.setInterface(ctx, r, e, true); err != nil {
+			m.log.Warn("telling the guest of its routes", "network", e.Network, "error", err)
+		}
+	}
+}
+
 func (m *machine) noteJoin(j Join) error {
 	return m.note(func(rec *record) {
 		rec.Spec.Network.Joins = append(slices.Clone(rec.Spec.Network.Joins), j)
@@ -280,6 +299,39 @@ func (m *machine) setInterface(ctx context.Context, r *run, e Endpoint, up bool)
 	}
 	if err != nil {
 		return fmt.Errorf("configuring eth%d in the guest: %w", e.Index, err)
+	}
+	return nil
+}
+
+// defaultJoins is for machines that ask for no network.
+func (c *Config) defaultJoins() []Join {
+	name := cmp.Or(c.DefaultNetwork, DefaultNetwork)
+	if name == "none" {
+		return nil
+	}
+	return []Join{{Network: name}}
+}
+
+// maxPorts bounds the published ports of one machine.
+const maxPorts = 4096
+
+func checkNetwork(s Spec) *SpecError {
+	n := s.Network
+	if n.None && len(n.Joins)+len(n.Ports) > 0 {
+		return &SpecError{"network", "none cannot be joined with others, or with published ports", "leave out --network none, or the others"}
+	}
+	if len(n.Ports) > maxPorts {
+		return &SpecError{"published ports", fmt.Sprintf("%d are more than %d", len(n.Ports), maxPorts), ""}
+	}
+	for _, p := range n.Ports {
+		switch {
+		case p.Protocol != "tcp" && p.Protocol != "udp":
+			return &SpecError{"published ports", fmt.Sprintf("%q is no protocol", p.Protocol), "tcp or udp"}
+		case p.GuestPort == 0:
+			return &SpecError{"published ports", "the port in the container is missing", ""}
+		case p.HostPortEnd != 0 && p.HostPortEnd < p.HostPort:
+			return &SpecError{"published ports", fmt.Sprintf("the range %d-%d is empty", p.HostPort, p.HostPortEnd), ""}
+		}
 	}
 	return nil
 }

@@ -57,6 +57,8 @@ type Config struct {
 	MakeDisk func(ctx context.Context, path string, size int64) error
 
 	Network Network // nil: machines have loopback only
+	// DefaultNetwork is what machines join that ask for none; empty: DefaultNetwork, "none": loopback only.
+	DefaultNetwork string
 
 	DataDir string // required; disks are below
 	RunDir  string // required; sockets and consoles are below. May be empty after a reboot.

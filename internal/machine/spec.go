@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -88,7 +89,14 @@ func (c *Config) complete(s Spec) (Spec, error) {
 	if s.Engine == "" || s.Engine == "auto" {
 		s.Engine = c.Engines[0].Name()
 	}
-	for _, check := range []func(Spec) *SpecError{checkNames, c.checkSizes, checkKernel, checkLabels, c.checkEngine} {
+	if _, none := c.Network.(noNetwork); !none && !s.Network.None && len(s.Network.Joins) == 0 {
+		s.Network.Joins = c.defaultJoins()
+	}
+	s.Network.Ports = slices.Clone(s.Network.Ports)
+	for i := range s.Network.Ports {
+		s.Network.Ports[i].Protocol = cmp.Or(s.Network.Ports[i].Protocol, "tcp")
+	}
+	for _, check := range []func(Spec) *SpecError{checkNetwork, checkNames, c.checkSizes, checkKernel, checkLabels, c.checkEngine} {
 		if err := check(s); err != nil {
 			return Spec{}, err
 		}

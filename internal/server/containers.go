@@ -173,6 +173,7 @@ func (c *containers) Get(_ context.Context, r *connect.Request[v1.GetContainerRe
 	wire := containerToWire(info)
 	if m, err := c.machines.Get(info.MachineID); err == nil { // it may just be going
 		wire.Vm = vmToWire(m)
+		wire.Networks, wire.Ports = endpointsToWire(m.Joined), publishedToWire(m.Joined)
 	}
 	return connect.NewResponse(&v1.GetContainerResponse{Container: wire}), nil
 }
@@ -181,7 +182,11 @@ func (c *containers) Get(_ context.Context, r *connect.Request[v1.GetContainerRe
 func (c *containers) List(_ context.Context, r *connect.Request[v1.ListContainersRequest]) (*connect.Response[v1.ListContainersResponse], error) {
 	answer := &v1.ListContainersResponse{}
 	for _, info := range c.service.List(container.Filter{All: r.Msg.All, Labels: r.Msg.Labels}) {
-		answer.Containers = append(answer.Containers, containerToWire(info))
+		wire := containerToWire(info)
+		if m, err := c.machines.Get(info.MachineID); err == nil {
+			wire.Networks, wire.Ports = endpointsToWire(m.Joined), publishedToWire(m.Joined)
+		}
+		answer.Containers = append(answer.Containers, wire)
 	}
 	return connect.NewResponse(answer), nil
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "github.com/micropod/micropod/api/micropod/v1"
+	"github.com/micropod/micropod/internal/container"
 	"github.com/micropod/micropod/internal/doctor"
 	"github.com/micropod/micropod/internal/events"
 	"github.com/micropod/micropod/internal/image"
@@ -24,6 +25,10 @@ func specFromWire(r *v1.CreateVMRequest) (machine.Spec, error) {
 	c := r.GetConfig()
 	if n := c.GetVcpuCount(); n > 1<<16 {
 		return machine.Spec{}, &requestError{"vcpu_count", fmt.Sprintf("%d is more than 65536", n)}
+	}
+	network, err := vmNetworkFromWire(c)
+	if err != nil {
+		return machine.Spec{}, err
 	}
 	return machine.Spec{
 		ID:           r.GetVmId(),
@@ -39,8 +44,20 @@ func specFromWire(r *v1.CreateVMRequest) (machine.Spec, error) {
 		Image:        "", // FCControl's machines have none
 		ScratchBytes: 0,
 		Hostname:     "",
-		Network:      machine.NetworkSpec{},
+		Network:      network,
 	}, nil
+}
+
+// vmNetworkFromWire takes the network "none", alone, for loopback only.
+func vmNetworkFromWire(c *v1.VMConfig) (n machine.NetworkSpec, err error) {
+	if n.Joins, err = joinsFromWire(c.GetNetworks()); err != nil {
+		return n, err
+	}
+	if len(n.Joins) == 1 && n.Joins[0].Network == container.NoNetwork {
+		n.None, n.Joins = true, nil
+	}
+	n.Ports, err = portsFromWire(c.GetPorts())
+	return n, err
 }
 
 func vmToWire(i machine.Info) *v1.VM {
@@ -58,6 +75,8 @@ func vmToWire(i machine.Info) *v1.VM {
 			Annotations:     i.Annotations,
 			Engine:          i.Engine,
 			Nested:          i.Nested,
+			Networks:        joinsToWire(i.Network.Joins),
+			Ports:           portsToWire(i.Network.Ports),
 		},
 		Pid:           uint32(i.PID),
 		ConsolePath:   i.ConsolePath,
@@ -66,6 +85,9 @@ func vmToWire(i machine.Info) *v1.VM {
 		StoppedAt:     timeToWire(i.StoppedAt),
 		AgentVersion:  i.AgentVersion,
 		KernelVersion: i.KernelVersion,
+		IpAddress:     firstAddress(i.Joined),
+		Networks:      endpointsToWire(i.Joined),
+		PortMappings:  publishedToWire(i.Joined),
 	}
 }
 

@@ -23,6 +23,10 @@ func configFromWire(c *v1.ContainerConfig) (container.Config, error) {
 	if err != nil {
 		return container.Config{}, err
 	}
+	network, err := containerNetworkFromWire(c)
+	if err != nil {
+		return container.Config{}, err
+	}
 	return container.Config{
 		Config: ocispec.Config{
 			Command:       c.Command,
@@ -66,6 +70,7 @@ func configFromWire(c *v1.ContainerConfig) (container.Config, error) {
 		Restart:    restartFromWire(c.Restart),
 		Health:     healthFromWire(c.Health),
 		VM:         vm,
+		Network:    network,
 	}, nil
 }
 
@@ -111,6 +116,10 @@ func configToWire(c container.Config) *v1.ContainerConfig {
 		Annotations:        c.Annotations,
 		Restart:            restartToWire(c.Restart),
 		Health:             healthCheckToWire(c.Health),
+		Networks:           joinsToWire(c.Network.Joins),
+		Ports:              portsToWire(c.Network.Ports),
+		PublishAll:         c.Network.PublishAll,
+		Expose:             c.Network.Expose,
 	}
 }
 
@@ -122,7 +131,19 @@ func restartToWire(r container.Restart) *v1.RestartPolicy {
 	return &v1.RestartPolicy{Name: string(r.Policy), MaxRetries: uint32(r.MaxRetries)}
 }
 
+func containerNetworkFromWire(c *v1.ContainerConfig) (n container.Network, err error) {
+	if n.Joins, err = joinsFromWire(c.Networks); err != nil {
+		return n, err
+	}
+	n.Ports, err = portsFromWire(c.Ports)
+	n.PublishAll, n.Expose = c.PublishAll, c.Expose
+	return n, err
+}
+
 func vmFromWire(c *v1.VMConfig) (container.VM, error) {
+	if len(c.GetNetworks())+len(c.GetPorts()) > 0 {
+		return container.VM{}, &requestError{"vm", "networks and ports are the container's, not its machine's"}
+	}
 	if n := c.GetVcpuCount(); n > 1<<16 {
 		return container.VM{}, &requestError{"vcpu_count", fmt.Sprintf("%d is more than 65536", n)}
 	}

@@ -4,6 +4,7 @@
 package server
 
 import (
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -66,6 +67,11 @@ func TestVMToWireIsWhole(t *testing.T) {
 	var info machine.Info
 	fill(reflect.ValueOf(&info).Elem())
 	info.State = machine.Running
+	info.Network = machine.NetworkSpec{Joins: make([]machine.Join, 1), Ports: make([]machine.Port, 1)}
+	info.Joined = &machine.Joined{
+		Endpoints: []machine.Endpoint{{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}}},
+		Ports:     make([]machine.Port, 1),
+	}
 	vm := vmToWire(info)
 	if names := unset(vm.ProtoReflect(), "resident_bytes"); len(names) > 0 {
 		t.Errorf("fields of VM that are not filled: %v", names)
@@ -78,12 +84,13 @@ func TestVMToWireIsWhole(t *testing.T) {
 func TestSpecFromWireIsWhole(t *testing.T) {
 	t.Parallel()
 	var c v1.VMConfig
-	fill(reflect.ValueOf(&c).Elem())
+	fillMessage(c.ProtoReflect())
+	c.MemSizeMib = 7
 	spec, err := specFromWire(&v1.CreateVMRequest{VmId: "id", Name: "name", Config: &c})
 	if err != nil {
 		t.Fatal(err)
 	}
-	none := map[string]bool{"Image": true, "ScratchBytes": true, "Hostname": true, "Network": true} // not in the request
+	none := map[string]bool{"Image": true, "ScratchBytes": true, "Hostname": true} // not in the request
 	v := reflect.ValueOf(spec)
 	for i := range v.NumField() {
 		if name := v.Type().Field(i).Name; v.Field(i).IsZero() != none[name] {

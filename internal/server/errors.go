@@ -15,7 +15,9 @@ import (
 	"github.com/micropod/micropod/internal/container"
 	"github.com/micropod/micropod/internal/guest/kernel"
 	"github.com/micropod/micropod/internal/image"
+	"github.com/micropod/micropod/internal/lan"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/network"
 	"github.com/micropod/micropod/internal/rootfs"
 	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/vmm"
@@ -48,6 +50,15 @@ var faults = []fault{
 	{"container_not_found", connect.CodeNotFound, "list containers with: micropod ps -a", isA[*container.NotFoundError]},
 	{"path_not_found", connect.CodeNotFound, "", isPath(true)},
 	{"path_refused", connect.CodeFailedPrecondition, "", isPath(false)},
+	{"network_unavailable", connect.CodeFailedPrecondition, "", isA[*machine.NoNetworkError]},
+	{"network_not_found", connect.CodeNotFound, "list networks with: micropod network ls", isA[*lan.NotFoundError]},
+	{"network_in_use", connect.CodeFailedPrecondition, "stop the containers that are in it, or take them out: micropod network disconnect", isA[*lan.InUseError]},
+	{"network_membership", connect.CodeFailedPrecondition, "micropod network inspect tells who is in it", isA[*lan.NotJoinedError]},
+	{"port_in_use", connect.CodeFailedPrecondition, "publish on another port of the host, or on any free one: -p CONTAINER_PORT", isA[*network.PortError]},
+	{"address_unavailable", connect.CodeFailedPrecondition, "choose another, or leave the choice to micropod", isA[*network.AddressError]},
+	{"invalid_request", connect.CodeInvalidArgument, "", isA[*lan.InvalidError]},
+	{"name_in_use", connect.CodeAlreadyExists, "", isA[*lan.ExistsError]},
+	{"ambiguous", connect.CodeInvalidArgument, "give more digits of the id, or the name", isA[*lan.AmbiguousError]},
 	{"ambiguous", connect.CodeInvalidArgument, "give more digits of the id, or the name", either[*machine.AmbiguousError, *container.AmbiguousError]},
 	{"ambiguous", connect.CodeInvalidArgument, "", sentinel(image.ErrAmbiguous)},
 	{"name_in_use", connect.CodeAlreadyExists, "", either[*machine.InUseError, *container.NameInUseError]},

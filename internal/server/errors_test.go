@@ -19,7 +19,9 @@ import (
 	"github.com/micropod/micropod/internal/container"
 	"github.com/micropod/micropod/internal/guest/kernel"
 	"github.com/micropod/micropod/internal/image"
+	"github.com/micropod/micropod/internal/lan"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/network"
 	"github.com/micropod/micropod/internal/rootfs"
 	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/vmm"
@@ -47,6 +49,15 @@ func TestErrorsOfTheCore(t *testing.T) {
 		{&container.NotFoundError{Ref: "x"}, connect.CodeNotFound, "container_not_found", 0},
 		{&container.PathError{Missing: true}, connect.CodeNotFound, "path_not_found", 0},
 		{&container.PathError{}, connect.CodeFailedPrecondition, "path_refused", 0},
+		{boot(&machine.NoNetworkError{Err: errors.New("x")}), connect.CodeFailedPrecondition, "network_unavailable", 0},
+		{boot(&lan.NotFoundError{Ref: "x"}), connect.CodeNotFound, "network_not_found", 0},
+		{&lan.InUseError{Machines: []string{"x"}}, connect.CodeFailedPrecondition, "network_in_use", 0},
+		{&lan.NotJoinedError{}, connect.CodeFailedPrecondition, "network_membership", 0},
+		{boot(&network.PortError{Err: errors.New("x")}), connect.CodeFailedPrecondition, "port_in_use", 0},
+		{boot(&network.AddressError{What: "x"}), connect.CodeFailedPrecondition, "address_unavailable", 0},
+		{&lan.InvalidError{What: "x"}, connect.CodeInvalidArgument, "invalid_request", 0},
+		{&lan.ExistsError{}, connect.CodeAlreadyExists, "name_in_use", 0},
+		{&lan.AmbiguousError{}, connect.CodeInvalidArgument, "ambiguous", 0},
 		{&machine.AmbiguousError{}, connect.CodeInvalidArgument, "ambiguous", 0},
 		{&container.AmbiguousError{}, connect.CodeInvalidArgument, "ambiguous", 0},
 		{image.ErrAmbiguous, connect.CodeInvalidArgument, "ambiguous", 0},

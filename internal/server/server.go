@@ -31,6 +31,7 @@ import (
 	"github.com/micropod/micropod/internal/doctor"
 	"github.com/micropod/micropod/internal/events"
 	"github.com/micropod/micropod/internal/image"
+	"github.com/micropod/micropod/internal/lan"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/tracing/recorder"
 )
@@ -61,6 +62,7 @@ type Config struct {
 	// ContainersRPC serves the Containers service: see NewContainers.
 	ContainersRPC micropodv1connect.ContainersHandler
 	Images        *image.Store
+	Networks      *lan.Service
 	Doctor        *doctor.Doctor
 	Events        *events.Bus
 	// Spans are the traced calls' (package tracing/recorder). Nil: none are kept.
@@ -119,6 +121,7 @@ func (c Config) handler() http.Handler {
 	)
 	mux := http.NewServeMux()
 	mux.Handle(micropodv1connect.NewFCControlHandler(&fcControl{c.Machines, c.Containers}, options))
+	mux.Handle(micropodv1connect.NewNetworksHandler(&networks{c.Networks, c.Machines, c.Containers}, options))
 	mux.Handle(micropodv1connect.NewImagesHandler(&images{c.Images}, options))
 	mux.Handle(micropodv1connect.NewSystemHandler(newSystem(c), options))
 	mux.Handle(micropodv1connect.NewTemplatesHandler(&templates{c.Machines}, options))

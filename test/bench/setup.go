@@ -96,7 +96,8 @@ func (s *setup) daemonPID() int {
 // command is micropod on this setup's daemon.
 func (s *setup) command(ctx context.Context, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, filepath.Join(s.bin, "micropod"), args...)
-	c.Env = append(os.Environ(), "MICROPOD_DATA_DIR="+filepath.Join(s.dir, "data"), "MICROPOD_RUN_DIR="+filepath.Join(s.dir, "run"))
+	c.Env = append(os.Environ(), "MICROPOD_DATA_DIR="+filepath.Join(s.dir, "data"), "MICROPOD_RUN_DIR="+filepath.Join(s.dir, "run"),
+		"MICROPOD_DEFAULT_NETWORK=none") // no bridges on the host that is measured
 	return c
 }
 

@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 		fmt.Println("e2e: skipped with -short: real machines are needed")
 		os.Exit(0)
 	}
+	if err := enterOwnNetwork(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: entering a network namespace:", err)
+		os.Exit(1)
+	}
 	os.Exit(run(m))
 }
 

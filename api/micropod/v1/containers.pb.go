@@ -679,6 +679,10 @@ type ContainerConfig struct {
 	Annotations        map[string]string      `protobuf:"bytes,38,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Restart            *RestartPolicy         `protobuf:"bytes,50,opt,name=restart,proto3" json:"restart,omitempty"`
 	Health             *HealthCheck           `protobuf:"bytes,51,opt,name=health,proto3" json:"health,omitempty"`
+	Networks           []*NetworkJoin         `protobuf:"bytes,60,rep,name=networks,proto3" json:"networks,omitempty"` // none given: the default network
+	Ports              []*PortMapping         `protobuf:"bytes,61,rep,name=ports,proto3" json:"ports,omitempty"`
+	PublishAll         bool                   `protobuf:"varint,62,opt,name=publish_all,json=publishAll,proto3" json:"publish_all,omitempty"` // every port that the image exposes, and expose, on free ports
+	Expose             []string               `protobuf:"bytes,63,rep,name=expose,proto3" json:"expose,omitempty"`                            // PORT[-PORT][/tcp|udp]
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -993,6 +997,34 @@ func (x *ContainerConfig) GetHealth() *HealthCheck {
 	return nil
 }
 
+func (x *ContainerConfig) GetNetworks() []*NetworkJoin {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *ContainerConfig) GetPorts() []*PortMapping {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *ContainerConfig) GetPublishAll() bool {
+	if x != nil {
+		return x.PublishAll
+	}
+	return false
+}
+
+func (x *ContainerConfig) GetExpose() []string {
+	if x != nil {
+		return x.Expose
+	}
+	return nil
+}
+
 type Exit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
@@ -1088,6 +1120,8 @@ type Container struct {
 	Error         string                 `protobuf:"bytes,15,opt,name=error,proto3" json:"error,omitempty"`                                    // why it could not be started
 	Vm            *VM                    `protobuf:"bytes,16,opt,name=vm,proto3" json:"vm,omitempty"`                                          // only Get fills it
 	Health        *Health                `protobuf:"bytes,31,opt,name=health,proto3" json:"health,omitempty"`                                  // absent when it is not checked
+	Networks      []*NetworkEndpoint     `protobuf:"bytes,40,rep,name=networks,proto3" json:"networks,omitempty"`                              // while it runs
+	Ports         []*PortMapping         `protobuf:"bytes,41,rep,name=ports,proto3" json:"ports,omitempty"`                                    // published now, with the host's ports as chosen
 	RestartCount  uint32                 `protobuf:"varint,30,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"` // starts by the restart policy since a user started it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1238,6 +1272,20 @@ func (x *Container) GetVm() *VM {
 func (x *Container) GetHealth() *Health {
 	if x != nil {
 		return x.Health
+	}
+	return nil
+}
+
+func (x *Container) GetNetworks() []*NetworkEndpoint {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *Container) GetPorts() []*PortMapping {
+	if x != nil {
+		return x.Ports
 	}
 	return nil
 }
@@ -4870,7 +4918,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06Device\x12\x1b\n" +
 	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
-	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\x91\r\n" +
+	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\xb0\x0e\n" +
 	"\x0fContainerConfig\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -4925,7 +4973,12 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x04pull\x18% \x01(\tR\x04pull\x12O\n" +
 	"\vannotations\x18& \x03(\v2-.micropod.v1.ContainerConfig.AnnotationsEntryR\vannotations\x124\n" +
 	"\arestart\x182 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\x120\n" +
-	"\x06health\x183 \x01(\v2\x18.micropod.v1.HealthCheckR\x06health\x1a9\n" +
+	"\x06health\x183 \x01(\v2\x18.micropod.v1.HealthCheckR\x06health\x124\n" +
+	"\bnetworks\x18< \x03(\v2\x18.micropod.v1.NetworkJoinR\bnetworks\x12.\n" +
+	"\x05ports\x18= \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x12\x1f\n" +
+	"\vpublish_all\x18> \x01(\bR\n" +
+	"publishAll\x12\x16\n" +
+	"\x06expose\x18? \x03(\tR\x06expose\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
@@ -4945,7 +4998,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\n" +
 	"oom_killed\x18\x03 \x01(\bR\toomKilled\x12*\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"\x82\x05\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xec\x05\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -4967,7 +5020,9 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\blog_path\x18\x0e \x01(\tR\alogPath\x12\x14\n" +
 	"\x05error\x18\x0f \x01(\tR\x05error\x12\x1f\n" +
 	"\x02vm\x18\x10 \x01(\v2\x0f.micropod.v1.VMR\x02vm\x12+\n" +
-	"\x06health\x18\x1f \x01(\v2\x13.micropod.v1.HealthR\x06health\x12#\n" +
+	"\x06health\x18\x1f \x01(\v2\x13.micropod.v1.HealthR\x06health\x128\n" +
+	"\bnetworks\x18( \x03(\v2\x1c.micropod.v1.NetworkEndpointR\bnetworks\x12.\n" +
+	"\x05ports\x18) \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x12#\n" +
 	"\rrestart_count\x18\x1e \x01(\rR\frestartCount\"}\n" +
 	"\x16CreateContainerRequest\x124\n" +
 	"\x06config\x18\x01 \x01(\v2\x1c.micropod.v1.ContainerConfigR\x06config\x12-\n" +
@@ -5363,10 +5418,13 @@ var file_micropod_v1_containers_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),      // 76: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil),    // 77: google.protobuf.Timestamp
 	(*VMConfig)(nil),                 // 78: micropod.v1.VMConfig
-	(*VM)(nil),                       // 79: micropod.v1.VM
-	(*RegistryAuth)(nil),             // 80: micropod.v1.RegistryAuth
-	(*Progress)(nil),                 // 81: micropod.v1.Progress
-	(*LabelFilter)(nil),              // 82: micropod.v1.LabelFilter
+	(*NetworkJoin)(nil),              // 79: micropod.v1.NetworkJoin
+	(*PortMapping)(nil),              // 80: micropod.v1.PortMapping
+	(*VM)(nil),                       // 81: micropod.v1.VM
+	(*NetworkEndpoint)(nil),          // 82: micropod.v1.NetworkEndpoint
+	(*RegistryAuth)(nil),             // 83: micropod.v1.RegistryAuth
+	(*Progress)(nil),                 // 84: micropod.v1.Progress
+	(*LabelFilter)(nil),              // 85: micropod.v1.LabelFilter
 }
 var file_micropod_v1_containers_proto_depIdxs = []int32{
 	76, // 0: micropod.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
@@ -5386,109 +5444,113 @@ var file_micropod_v1_containers_proto_depIdxs = []int32{
 	74, // 14: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
 	2,  // 15: micropod.v1.ContainerConfig.restart:type_name -> micropod.v1.RestartPolicy
 	3,  // 16: micropod.v1.ContainerConfig.health:type_name -> micropod.v1.HealthCheck
-	77, // 17: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	9,  // 18: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
-	0,  // 19: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
-	77, // 20: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	77, // 21: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	77, // 22: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	10, // 23: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
-	79, // 24: micropod.v1.Container.vm:type_name -> micropod.v1.VM
-	4,  // 25: micropod.v1.Container.health:type_name -> micropod.v1.Health
-	9,  // 26: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
-	80, // 27: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
-	81, // 28: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
-	11, // 29: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
-	11, // 30: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
-	11, // 31: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
-	11, // 32: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
-	2,  // 33: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
-	7,  // 34: micropod.v1.UpdateContainerRequest.resources:type_name -> micropod.v1.Resources
-	11, // 35: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
-	11, // 36: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
-	11, // 37: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
-	31, // 38: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
-	33, // 39: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
-	32, // 40: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	36, // 41: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	37, // 42: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	37, // 43: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
-	10, // 44: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	35, // 45: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
-	33, // 46: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	10, // 47: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	11, // 48: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	75, // 49: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	11, // 50: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	77, // 51: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	77, // 52: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	77, // 53: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	33, // 54: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	52, // 55: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
-	77, // 56: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
-	52, // 57: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
-	56, // 58: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
-	60, // 59: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
-	1,  // 60: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
-	63, // 61: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
-	77, // 62: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
-	66, // 63: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
-	77, // 64: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
-	77, // 65: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
-	82, // 66: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
-	12, // 67: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	14, // 68: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	16, // 69: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	18, // 70: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	20, // 71: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
-	22, // 72: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	24, // 73: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
-	26, // 74: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
-	28, // 75: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	30, // 76: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	38, // 77: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	40, // 78: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	42, // 79: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	44, // 80: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	46, // 81: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	48, // 82: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	50, // 83: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
-	53, // 84: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
-	55, // 85: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
-	58, // 86: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
-	61, // 87: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
-	64, // 88: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
-	67, // 89: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
-	69, // 90: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
-	13, // 91: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	15, // 92: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	17, // 93: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	19, // 94: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	21, // 95: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
-	23, // 96: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	25, // 97: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
-	27, // 98: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
-	29, // 99: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	34, // 100: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	39, // 101: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	41, // 102: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	43, // 103: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	45, // 104: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	47, // 105: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	49, // 106: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	51, // 107: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
-	54, // 108: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
-	57, // 109: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
-	59, // 110: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
-	62, // 111: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
-	65, // 112: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
-	68, // 113: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
-	70, // 114: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
-	91, // [91:115] is the sub-list for method output_type
-	67, // [67:91] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	79, // 17: micropod.v1.ContainerConfig.networks:type_name -> micropod.v1.NetworkJoin
+	80, // 18: micropod.v1.ContainerConfig.ports:type_name -> micropod.v1.PortMapping
+	77, // 19: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	9,  // 20: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
+	0,  // 21: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
+	77, // 22: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	77, // 23: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	77, // 24: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	10, // 25: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
+	81, // 26: micropod.v1.Container.vm:type_name -> micropod.v1.VM
+	4,  // 27: micropod.v1.Container.health:type_name -> micropod.v1.Health
+	82, // 28: micropod.v1.Container.networks:type_name -> micropod.v1.NetworkEndpoint
+	80, // 29: micropod.v1.Container.ports:type_name -> micropod.v1.PortMapping
+	9,  // 30: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
+	83, // 31: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
+	84, // 32: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
+	11, // 33: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
+	11, // 34: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
+	11, // 35: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
+	11, // 36: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
+	2,  // 37: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
+	7,  // 38: micropod.v1.UpdateContainerRequest.resources:type_name -> micropod.v1.Resources
+	11, // 39: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
+	11, // 40: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
+	11, // 41: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
+	31, // 42: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
+	33, // 43: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
+	32, // 44: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
+	36, // 45: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	37, // 46: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	37, // 47: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	10, // 48: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
+	35, // 49: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	33, // 50: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	10, // 51: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	11, // 52: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	75, // 53: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	11, // 54: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	77, // 55: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	77, // 56: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	77, // 57: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	33, // 58: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	52, // 59: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
+	77, // 60: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
+	52, // 61: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
+	56, // 62: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
+	60, // 63: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
+	1,  // 64: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
+	63, // 65: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
+	77, // 66: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
+	66, // 67: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
+	77, // 68: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
+	77, // 69: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
+	85, // 70: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
+	12, // 71: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	14, // 72: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	16, // 73: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	18, // 74: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	20, // 75: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
+	22, // 76: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	24, // 77: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
+	26, // 78: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
+	28, // 79: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	30, // 80: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	38, // 81: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	40, // 82: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	42, // 83: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	44, // 84: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	46, // 85: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	48, // 86: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	50, // 87: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
+	53, // 88: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
+	55, // 89: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
+	58, // 90: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
+	61, // 91: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
+	64, // 92: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
+	67, // 93: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
+	69, // 94: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
+	13, // 95: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	15, // 96: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	17, // 97: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	19, // 98: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	21, // 99: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
+	23, // 100: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	25, // 101: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
+	27, // 102: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
+	29, // 103: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	34, // 104: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	39, // 105: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	41, // 106: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	43, // 107: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	45, // 108: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	47, // 109: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	49, // 110: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	51, // 111: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
+	54, // 112: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
+	57, // 113: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
+	59, // 114: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
+	62, // 115: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
+	65, // 116: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
+	68, // 117: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
+	70, // 118: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
+	95, // [95:119] is the sub-list for method output_type
+	71, // [71:95] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }

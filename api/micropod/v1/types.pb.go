@@ -239,6 +239,261 @@ func (x *Progress) GetTotal() int64 {
 	return 0
 }
 
+// NetworkJoin is one network that a machine wants to be in.
+type NetworkJoin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"` // name or id; "none", alone: loopback only
+	Aliases       []string               `protobuf:"bytes,2,rep,name=aliases,proto3" json:"aliases,omitempty"` // names by which it is found in this network
+	Ip            string                 `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`           // IPv4 address; empty: chosen
+	Ip6           string                 `protobuf:"bytes,4,opt,name=ip6,proto3" json:"ip6,omitempty"`         // IPv6 address; empty: chosen
+	Mac           string                 `protobuf:"bytes,5,opt,name=mac,proto3" json:"mac,omitempty"`         // empty: chosen
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkJoin) Reset() {
+	*x = NetworkJoin{}
+	mi := &file_micropod_v1_types_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkJoin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkJoin) ProtoMessage() {}
+
+func (x *NetworkJoin) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkJoin.ProtoReflect.Descriptor instead.
+func (*NetworkJoin) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NetworkJoin) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *NetworkJoin) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *NetworkJoin) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *NetworkJoin) GetIp6() string {
+	if x != nil {
+		return x.Ip6
+	}
+	return ""
+}
+
+func (x *NetworkJoin) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+// NetworkEndpoint is a machine's place in one network while it runs.
+type NetworkEndpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       string                 `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"` // name
+	NetworkId     string                 `protobuf:"bytes,2,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	Device        string                 `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"` // in the guest, such as eth0
+	Mac           string                 `protobuf:"bytes,4,opt,name=mac,proto3" json:"mac,omitempty"`
+	Addresses     []string               `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"` // with the length of the prefix, such as 10.89.0.2/24
+	Gateways      []string               `protobuf:"bytes,6,rep,name=gateways,proto3" json:"gateways,omitempty"`   // of the default routes
+	Mtu           uint32                 `protobuf:"varint,7,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Aliases       []string               `protobuf:"bytes,8,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkEndpoint) Reset() {
+	*x = NetworkEndpoint{}
+	mi := &file_micropod_v1_types_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkEndpoint) ProtoMessage() {}
+
+func (x *NetworkEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkEndpoint.ProtoReflect.Descriptor instead.
+func (*NetworkEndpoint) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NetworkEndpoint) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *NetworkEndpoint) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *NetworkEndpoint) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *NetworkEndpoint) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *NetworkEndpoint) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *NetworkEndpoint) GetGateways() []string {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *NetworkEndpoint) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *NetworkEndpoint) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+// PortMapping is a port of the guest that is published on the host.
+type PortMapping struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	HostIp        string                 `protobuf:"bytes,1,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`                   // empty: all of the host's addresses
+	HostPort      uint32                 `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`            // 0: a free one
+	HostPortEnd   uint32                 `protobuf:"varint,3,opt,name=host_port_end,json=hostPortEnd,proto3" json:"host_port_end,omitempty"` // not 0: a free one from host_port to this
+	ContainerPort uint32                 `protobuf:"varint,4,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
+	Protocol      string                 `protobuf:"bytes,5,opt,name=protocol,proto3" json:"protocol,omitempty"` // "tcp" (also when empty) or "udp"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortMapping) Reset() {
+	*x = PortMapping{}
+	mi := &file_micropod_v1_types_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortMapping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortMapping) ProtoMessage() {}
+
+func (x *PortMapping) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
+func (*PortMapping) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PortMapping) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
+func (x *PortMapping) GetHostPort() uint32 {
+	if x != nil {
+		return x.HostPort
+	}
+	return 0
+}
+
+func (x *PortMapping) GetHostPortEnd() uint32 {
+	if x != nil {
+		return x.HostPortEnd
+	}
+	return 0
+}
+
+func (x *PortMapping) GetContainerPort() uint32 {
+	if x != nil {
+		return x.ContainerPort
+	}
+	return 0
+}
+
+func (x *PortMapping) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
 type VMConfig struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	VcpuCount       uint32                 `protobuf:"varint,1,opt,name=vcpu_count,json=vcpuCount,proto3" json:"vcpu_count,omitempty"`                    // 0: 1
@@ -247,15 +502,17 @@ type VMConfig struct {
 	KernelArgs      string                 `protobuf:"bytes,4,opt,name=kernel_args,json=kernelArgs,proto3" json:"kernel_args,omitempty"`                  // added to the daemon's
 	Labels          map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Annotations     map[string]string      `protobuf:"bytes,6,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Engine          string                 `protobuf:"bytes,7,opt,name=engine,proto3" json:"engine,omitempty"`  // empty or "auto": the daemon picks
-	Nested          bool                   `protobuf:"varint,8,opt,name=nested,proto3" json:"nested,omitempty"` // the guest may run virtual machines itself
+	Engine          string                 `protobuf:"bytes,7,opt,name=engine,proto3" json:"engine,omitempty"`      // empty or "auto": the daemon picks
+	Nested          bool                   `protobuf:"varint,8,opt,name=nested,proto3" json:"nested,omitempty"`     // the guest may run virtual machines itself
+	Networks        []*NetworkJoin         `protobuf:"bytes,20,rep,name=networks,proto3" json:"networks,omitempty"` // none given: the default network
+	Ports           []*PortMapping         `protobuf:"bytes,21,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *VMConfig) Reset() {
 	*x = VMConfig{}
-	mi := &file_micropod_v1_types_proto_msgTypes[2]
+	mi := &file_micropod_v1_types_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +524,7 @@ func (x *VMConfig) String() string {
 func (*VMConfig) ProtoMessage() {}
 
 func (x *VMConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[2]
+	mi := &file_micropod_v1_types_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +537,7 @@ func (x *VMConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMConfig.ProtoReflect.Descriptor instead.
 func (*VMConfig) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{2}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *VMConfig) GetVcpuCount() uint32 {
@@ -339,6 +596,20 @@ func (x *VMConfig) GetNested() bool {
 	return false
 }
 
+func (x *VMConfig) GetNetworks() []*NetworkJoin {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *VMConfig) GetPorts() []*PortMapping {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
 type VM struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -354,13 +625,16 @@ type VM struct {
 	AgentVersion  string                 `protobuf:"bytes,11,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	KernelVersion string                 `protobuf:"bytes,12,opt,name=kernel_version,json=kernelVersion,proto3" json:"kernel_version,omitempty"`
 	ResidentBytes uint64                 `protobuf:"varint,13,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"` // VMM and guest memory held on the host now; only GetVM fills it
+	IpAddress     string                 `protobuf:"bytes,20,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`              // the first in networks, without the prefix's length
+	Networks      []*NetworkEndpoint     `protobuf:"bytes,21,rep,name=networks,proto3" json:"networks,omitempty"`                                 // while it runs
+	PortMappings  []*PortMapping         `protobuf:"bytes,22,rep,name=port_mappings,json=portMappings,proto3" json:"port_mappings,omitempty"`     // published now, with the host's ports as chosen
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VM) Reset() {
 	*x = VM{}
-	mi := &file_micropod_v1_types_proto_msgTypes[3]
+	mi := &file_micropod_v1_types_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +646,7 @@ func (x *VM) String() string {
 func (*VM) ProtoMessage() {}
 
 func (x *VM) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[3]
+	mi := &file_micropod_v1_types_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +659,7 @@ func (x *VM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VM.ProtoReflect.Descriptor instead.
 func (*VM) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *VM) GetId() string {
@@ -479,6 +753,27 @@ func (x *VM) GetResidentBytes() uint64 {
 	return 0
 }
 
+func (x *VM) GetIpAddress() string {
+	if x != nil {
+		return x.IpAddress
+	}
+	return ""
+}
+
+func (x *VM) GetNetworks() []*NetworkEndpoint {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *VM) GetPortMappings() []*PortMapping {
+	if x != nil {
+		return x.PortMappings
+	}
+	return nil
+}
+
 var File_micropod_v1_types_proto protoreflect.FileDescriptor
 
 const file_micropod_v1_types_proto_rawDesc = "" +
@@ -494,7 +789,29 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x18\n" +
 	"\acurrent\x18\x03 \x01(\x03R\acurrent\x12\x14\n" +
-	"\x05total\x18\x04 \x01(\x03R\x05total\"\xc8\x03\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\"u\n" +
+	"\vNetworkJoin\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
+	"\aaliases\x18\x02 \x03(\tR\aaliases\x12\x0e\n" +
+	"\x02ip\x18\x03 \x01(\tR\x02ip\x12\x10\n" +
+	"\x03ip6\x18\x04 \x01(\tR\x03ip6\x12\x10\n" +
+	"\x03mac\x18\x05 \x01(\tR\x03mac\"\xda\x01\n" +
+	"\x0fNetworkEndpoint\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x02 \x01(\tR\tnetworkId\x12\x16\n" +
+	"\x06device\x18\x03 \x01(\tR\x06device\x12\x10\n" +
+	"\x03mac\x18\x04 \x01(\tR\x03mac\x12\x1c\n" +
+	"\taddresses\x18\x05 \x03(\tR\taddresses\x12\x1a\n" +
+	"\bgateways\x18\x06 \x03(\tR\bgateways\x12\x10\n" +
+	"\x03mtu\x18\a \x01(\rR\x03mtu\x12\x18\n" +
+	"\aaliases\x18\b \x03(\tR\aaliases\"\xaa\x01\n" +
+	"\vPortMapping\x12\x17\n" +
+	"\ahost_ip\x18\x01 \x01(\tR\x06hostIp\x12\x1b\n" +
+	"\thost_port\x18\x02 \x01(\rR\bhostPort\x12\"\n" +
+	"\rhost_port_end\x18\x03 \x01(\rR\vhostPortEnd\x12%\n" +
+	"\x0econtainer_port\x18\x04 \x01(\rR\rcontainerPort\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\tR\bprotocol\"\xae\x04\n" +
 	"\bVMConfig\x12\x1d\n" +
 	"\n" +
 	"vcpu_count\x18\x01 \x01(\rR\tvcpuCount\x12 \n" +
@@ -506,13 +823,15 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\x06labels\x18\x05 \x03(\v2!.micropod.v1.VMConfig.LabelsEntryR\x06labels\x12H\n" +
 	"\vannotations\x18\x06 \x03(\v2&.micropod.v1.VMConfig.AnnotationsEntryR\vannotations\x12\x16\n" +
 	"\x06engine\x18\a \x01(\tR\x06engine\x12\x16\n" +
-	"\x06nested\x18\b \x01(\bR\x06nested\x1a9\n" +
+	"\x06nested\x18\b \x01(\bR\x06nested\x124\n" +
+	"\bnetworks\x18\x14 \x03(\v2\x18.micropod.v1.NetworkJoinR\bnetworks\x12.\n" +
+	"\x05ports\x18\x15 \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xff\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x05\n" +
 	"\x02VM\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12*\n" +
@@ -530,7 +849,11 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tstoppedAt\x12#\n" +
 	"\ragent_version\x18\v \x01(\tR\fagentVersion\x12%\n" +
 	"\x0ekernel_version\x18\f \x01(\tR\rkernelVersion\x12%\n" +
-	"\x0eresident_bytes\x18\r \x01(\x04R\rresidentBytes*\xd3\x01\n" +
+	"\x0eresident_bytes\x18\r \x01(\x04R\rresidentBytes\x12\x1d\n" +
+	"\n" +
+	"ip_address\x18\x14 \x01(\tR\tipAddress\x128\n" +
+	"\bnetworks\x18\x15 \x03(\v2\x1c.micropod.v1.NetworkEndpointR\bnetworks\x12=\n" +
+	"\rport_mappings\x18\x16 \x03(\v2\x18.micropod.v1.PortMappingR\fportMappings*\xd3\x01\n" +
 	"\aVMState\x12\x18\n" +
 	"\x14VM_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11VM_STATE_CREATING\x10\x01\x12\x15\n" +
@@ -555,30 +878,37 @@ func file_micropod_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_micropod_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_micropod_v1_types_proto_goTypes = []any{
 	(VMState)(0),                  // 0: micropod.v1.VMState
 	(*ErrorDetail)(nil),           // 1: micropod.v1.ErrorDetail
 	(*Progress)(nil),              // 2: micropod.v1.Progress
-	(*VMConfig)(nil),              // 3: micropod.v1.VMConfig
-	(*VM)(nil),                    // 4: micropod.v1.VM
-	nil,                           // 5: micropod.v1.VMConfig.LabelsEntry
-	nil,                           // 6: micropod.v1.VMConfig.AnnotationsEntry
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*NetworkJoin)(nil),           // 3: micropod.v1.NetworkJoin
+	(*NetworkEndpoint)(nil),       // 4: micropod.v1.NetworkEndpoint
+	(*PortMapping)(nil),           // 5: micropod.v1.PortMapping
+	(*VMConfig)(nil),              // 6: micropod.v1.VMConfig
+	(*VM)(nil),                    // 7: micropod.v1.VM
+	nil,                           // 8: micropod.v1.VMConfig.LabelsEntry
+	nil,                           // 9: micropod.v1.VMConfig.AnnotationsEntry
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 }
 var file_micropod_v1_types_proto_depIdxs = []int32{
-	5, // 0: micropod.v1.VMConfig.labels:type_name -> micropod.v1.VMConfig.LabelsEntry
-	6, // 1: micropod.v1.VMConfig.annotations:type_name -> micropod.v1.VMConfig.AnnotationsEntry
-	0, // 2: micropod.v1.VM.state:type_name -> micropod.v1.VMState
-	3, // 3: micropod.v1.VM.config:type_name -> micropod.v1.VMConfig
-	7, // 4: micropod.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	7, // 5: micropod.v1.VM.started_at:type_name -> google.protobuf.Timestamp
-	7, // 6: micropod.v1.VM.stopped_at:type_name -> google.protobuf.Timestamp
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	8,  // 0: micropod.v1.VMConfig.labels:type_name -> micropod.v1.VMConfig.LabelsEntry
+	9,  // 1: micropod.v1.VMConfig.annotations:type_name -> micropod.v1.VMConfig.AnnotationsEntry
+	3,  // 2: micropod.v1.VMConfig.networks:type_name -> micropod.v1.NetworkJoin
+	5,  // 3: micropod.v1.VMConfig.ports:type_name -> micropod.v1.PortMapping
+	0,  // 4: micropod.v1.VM.state:type_name -> micropod.v1.VMState
+	6,  // 5: micropod.v1.VM.config:type_name -> micropod.v1.VMConfig
+	10, // 6: micropod.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	10, // 7: micropod.v1.VM.started_at:type_name -> google.protobuf.Timestamp
+	10, // 8: micropod.v1.VM.stopped_at:type_name -> google.protobuf.Timestamp
+	4,  // 9: micropod.v1.VM.networks:type_name -> micropod.v1.NetworkEndpoint
+	5,  // 10: micropod.v1.VM.port_mappings:type_name -> micropod.v1.PortMapping
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_types_proto_init() }
@@ -592,7 +922,7 @@ func file_micropod_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_types_proto_rawDesc), len(file_micropod_v1_types_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -163,6 +163,15 @@ func TestUpFails(t *testing.T) {
 	}, "eth0")
 }
 
+func TestBroadcast(t *testing.T) {
+	t.Parallel()
+	for prefix, want := range map[string][]byte{"10.96.0.2/24": {10, 96, 0, 255}, "10.1.2.3/30": {10, 1, 2, 3}, "192.168.0.1/16": {192, 168, 255, 255}} {
+		if got := broadcast(netip.MustParsePrefix(prefix)); !bytes.Equal(got, want) {
+			t.Errorf("broadcast(%s) = %v, want %v", prefix, got, want)
+		}
+	}
+}
+
 // TestReadAnswers: whatever comes, nothing is read past its end.
 func TestReadAnswers(t *testing.T) {
 	t.Parallel()

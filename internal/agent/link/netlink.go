@@ -73,7 +73,7 @@ func address(kind uint16, index int32, p netip.Prefix) message {
 // broadcast is the last address of an IPv4 prefix.
 func broadcast(p netip.Prefix) []byte {
 	a := p.Addr().As4()
-	last := binary.BigEndian.Uint32(a[:]) | uint32(1)<<(32-p.Bits()) - 1
+	last := binary.BigEndian.Uint32(a[:]) | (1<<(32-p.Bits()) - 1)
 	return binary.BigEndian.AppendUint32(nil, last)
 }
 

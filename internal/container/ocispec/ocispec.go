@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -33,12 +34,20 @@ type Input struct {
 	ID     string // 64 hex digits
 	Image  imagespec.ImageConfig
 	Config Config
-	// Address is the container's own, for /etc/hosts. Empty: loopback only.
-	Address string
+	// Network is the machine's, whose the container's is; nil: loopback only, or not known yet.
+	Network *Network
 	// Kernel is the guest's kernel version, such as "6.1"; seccomp rules may depend on it. Empty: "6.1".
 	Kernel string
 	// Rows and Cols are the terminal's first size; 0: not known.
 	Rows, Cols uint32
+}
+
+// Network is what a container is told of its machine's networks.
+type Network struct {
+	Addresses   []netip.Addr // its own, for /etc/hosts
+	Resolvers   []netip.Addr // name servers, which know those that the user asked for
+	Search      []string     // the host's search domains
+	HostGateway netip.Addr   // the host's address as seen from within; invalid: none
 }
 
 // Bundle is a container's specification and what goes with it.
