@@ -84,6 +84,7 @@ var mayImport = map[string]string{
 	"vmm":      "undo sparse tracing",
 	"guest":    "api/agent",
 	"network":  "undo",
+	"lan":      "machine network store events undo",
 	"rootfs":   "erofs gunzip",
 	"image":    "diskuse",
 	"diskuse":  "",
