@@ -21,13 +21,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 )
-
-// gcPercent is the target of Go's garbage collector, its default.
-const gcPercent = 100
 
 // Main is the whole life of PID 1. It never returns: the kernel panics when PID 1 ends,
 // and the panic ends the machine, with the reason on its console.
@@ -42,7 +38,7 @@ func run() error {
 	if os.Getpid() != 1 {
 		return fmt.Errorf("runs as PID 1 of a micropod machine only")
 	}
-	debug.SetGCPercent(-1) // until finish: collecting before the first container runs is work that it waits for
+	collectLittle()
 	initramfs, err := leaveInitramfs()
 	if err != nil {
 		return err

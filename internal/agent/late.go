@@ -6,6 +6,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -34,12 +35,26 @@ type initramfs struct {
 // finish does what was put off, on the first call; others wait for it.
 func (i *initramfs) finish() error {
 	i.once.Do(func() {
-		debug.SetGCPercent(gcPercent)
+		collectAsUsual()
 		i.err = loadModules(i.root, "etc/modules.late")
 		i.free()
 		i.err = errors.Join(i.err, i.root.Close())
 	})
 	return i.err
+}
+
+// collectLittle lets the garbage collector be until the heap is larger than the way to a first
+// container makes it: collecting is work that this container waits for.
+func collectLittle() {
+	const enough = 24 << 20 // bytes; the smallest machine has 64 MiB
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(enough)
+}
+
+// collectAsUsual sets Go's defaults.
+func collectAsUsual() {
+	debug.SetMemoryLimit(math.MaxInt64)
+	debug.SetGCPercent(100)
 }
 
 // settleLater has settle called, a Config's Settle, after a while. Its failure is told on the

@@ -31,7 +31,7 @@ type Pipe interface {
 // openPipe finds the guest channel: the virtio-serial port of our name or, on a machine without any such
 // port, the host by vsock, whose modules settle loads.
 func openPipe(settle func() error) (Pipe, error) {
-	if consoles, err := os.ReadDir(portDriver); err != nil || !hasDevice(consoles) {
+	if !hasDevice(portDriver) {
 		if err := settle(); err != nil {
 			return nil, err
 		}
@@ -59,8 +59,9 @@ func openPipe(settle func() error) (Pipe, error) {
 	}
 }
 
-// hasDevice tells whether a driver's folder has a device: a link beside those to its module.
-func hasDevice(entries []fs.DirEntry) bool {
+// hasDevice tells whether a virtio driver's folder in sysfs has a device: a link beside what every driver has.
+func hasDevice(folder string) bool {
+	entries, _ := os.ReadDir(folder)
 	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "virtio") })
 }
 
