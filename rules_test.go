@@ -78,8 +78,8 @@ var mayImport = map[string]string{
 	"server": "template snapshot tracing api/micropod lan network machine container image store events doctor diskuse config version guest/kernel rootfs vmm",
 	"cri":    "machine container image store events network version",
 	// The core.
-	"container": "tracing api/agent machine guest image store events undo diskuse snapshot sparse",
-	"machine":   "tracing api/agent vmm guest network rootfs store events undo diskuse sparse template snapshot version",
+	"container": "tracing api/agent machine guest image store events undo diskuse snapshot sparse fault",
+	"machine":   "tracing api/agent vmm guest network rootfs store events undo diskuse sparse template snapshot version fault",
 	// Leaves never import each other or the core, but for what they are made of.
 	"vmm":      "undo sparse tracing",
 	"guest":    "api/agent",
@@ -98,6 +98,7 @@ var mayImport = map[string]string{
 	"tracing":  "",
 	"events":   "",
 	"undo":     "",
+	"fault":    "",
 	"config":   "",
 	"version":  "",
 	"sparse":   "",

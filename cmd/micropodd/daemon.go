@@ -188,6 +188,7 @@ func (d *daemon) answer(ctx context.Context) error {
 		Doctor:        d.doctor(),
 		Events:        d.events,
 		Spans:         d.spans,
+		DB:            d.db,
 		Log:           d.log,
 		DataDir:       d.config.DataDir,
 		RunDir:        d.config.RunDir,

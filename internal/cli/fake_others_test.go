@@ -241,6 +241,21 @@ func (d *fakeSystem) Info(context.Context, *connect.Request[v1.InfoRequest]) (*c
 	}), nil
 }
 
+// Check finds what labels of the test's containers say: none when there are no containers.
+func (d *fakeSystem) Check(_ context.Context, r *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	answer := &v1.CheckResponse{}
+	for _, c := range d.containers {
+		f := &v1.Finding{Object: "container " + c.Name, Problem: c.Config.Labels["problem"], Mend: c.Config.Labels["mend"]}
+		if f.Repaired = r.Msg.Repair && f.Mend == ""; f.Repaired && c.Config.Labels["error"] != "" {
+			f.Repaired, f.Error = false, c.Config.Labels["error"]
+		}
+		answer.Findings = append(answer.Findings, f)
+	}
+	return connect.NewResponse(answer), nil
+}
+
 func (d *fakeSystem) Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

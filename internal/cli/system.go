@@ -23,7 +23,7 @@ import (
 func newSystem(a *app) *cobra.Command {
 	return group("system", "Look at the daemon and its host", `  micropod system info
   micropod system events`,
-		newInfo(a), newDiskUsage(a), newSystemPrune(a), newEvents(a), newDoctor(a))
+		newInfo(a), newDiskUsage(a), newSystemPrune(a), newEvents(a), newDoctor(a), newSystemCheck(a))
 }
 
 type versionView struct{ Client, Server *versionPart }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/micropod/micropod/internal/fault"
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/undo"
@@ -94,14 +95,17 @@ func (s *Service) make(ctx context.Context, r record, progress func(image.Event)
 	if err := s.records.Put(r.ID, r); err != nil {
 		return nil, nil, err
 	}
+	fault.Point("create: recorded")
 	u.Add("removing the folder", func(context.Context) error { return os.RemoveAll(s.folder(r.ID)) })
 	if err := os.MkdirAll(s.folder(r.ID), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("making the folder of container %q: %w", r.Config.Name, err)
 	}
+	fault.Point("create: folder made")
 	u.Add("removing the machine", func(ctx context.Context) error { return s.deleteMachine(ctx, r.MachineID) })
 	if _, err := s.Machines.Create(ctx, r.machineSpec(img.RootFS)); err != nil {
 		return nil, nil, fmt.Errorf("making the machine of container %q: %w", r.Config.Name, err)
 	}
+	fault.Point("create: machine made")
 	return e, bundle.Warnings, e.change(Created, "create", nil)
 }
 

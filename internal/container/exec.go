@@ -13,6 +13,7 @@ import (
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
 	"github.com/micropod/micropod/internal/container/ocispec"
 	"github.com/micropod/micropod/internal/container/stream"
+	"github.com/micropod/micropod/internal/fault"
 )
 
 // ExecConfig is what a user asks of a further process.
@@ -54,6 +55,7 @@ func (s *Service) Exec(ctx context.Context, ref string, c ExecConfig) (id string
 		})
 		return err
 	})
+	fault.Point("exec: process runs")
 	if err != nil && r.done() {
 		r.drop(p)
 		return "", &StateError{ID: e.id, Name: e.name(), Action: "exec in", State: e.info().State}

@@ -37,7 +37,7 @@ func (s *Service) recover() error {
 			entries = append(entries, e)
 		}
 	}
-	s.removeStrays(all)
+	s.removeStrays()
 	// From here on goroutines change the maps.
 	for _, e := range entries {
 		e.takeUp()
@@ -68,19 +68,12 @@ func isID(s string) bool {
 	return err == nil && len(raw) == idBytes && s == strings.ToLower(s)
 }
 
-// removeStrays removes folders that belong to no record: what a removal had left when the daemon died.
-func (s *Service) removeStrays(known map[string]record) {
-	entries, err := os.ReadDir(s.Dir)
-	if err != nil {
-		return // not there yet
-	}
-	for _, f := range entries {
-		if _, ok := known[f.Name()]; ok || s.entries[f.Name()] != nil {
-			continue
-		}
-		s.Log.Warn("removing a folder that belongs to no container", "folder", s.folder(f.Name()))
-		if err := os.RemoveAll(s.folder(f.Name())); err != nil {
-			s.Log.Error("removing a folder that belongs to no container", "error", err)
+// removeStrays mends at the daemon's start what belongs to no container.
+func (s *Service) removeStrays() {
+	for _, f := range s.strayFolders() {
+		s.Log.Warn("removing what belongs to no container", "object", f.Object)
+		if err := f.Repair(s.life); err != nil {
+			s.Log.Error("removing what belongs to no container", "object", f.Object, "error", err)
 		}
 	}
 }

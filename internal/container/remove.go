@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"github.com/micropod/micropod/internal/fault"
 )
 
 // Remove removes a container, its machine and its log, and returns its id. With force one in any
@@ -55,6 +57,7 @@ func (e *entry) remove(ctx context.Context, force bool) error {
 		e.allowMore()
 		return fmt.Errorf("removing the machine of container %q: %w", e.name(), err)
 	}
+	fault.Point("remove: machine removed")
 	if r != nil {
 		if err := await(ctx, r.ended); err != nil { // the supervisor notices the machine's end
 			return err
@@ -85,6 +88,7 @@ func (e *entry) forget() error {
 	if err := e.s.records.Delete(e.id); err != nil {
 		return err
 	}
+	fault.Point("remove: record removed")
 	e.s.mu.Lock()
 	delete(e.s.entries, e.id)
 	delete(e.s.names, e.name())

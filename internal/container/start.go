@@ -14,6 +14,7 @@ import (
 
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
 	"github.com/micropod/micropod/internal/container/ocispec"
+	"github.com/micropod/micropod/internal/fault"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/tracing"
 	"github.com/micropod/micropod/internal/undo"
@@ -61,6 +62,7 @@ func (e *entry) start(ctx context.Context, again bool) error {
 	if err != nil {
 		return err
 	}
+	fault.Point("start: recorded")
 	r := e.enterRun()
 	r.traced = ctx
 	var u undo.Stack
@@ -101,6 +103,7 @@ func (e *entry) launch(ctx context.Context, r *run, u *undo.Stack) (pid uint32, 
 	if err != nil {
 		return 0, fmt.Errorf("starting the machine of container %q: %w", e.name(), err)
 	}
+	fault.Point("start: machine runs")
 	info, err := e.s.Machines.Get(rec.MachineID)
 	if err != nil {
 		return 0, err
@@ -119,6 +122,7 @@ func (e *entry) launch(ctx context.Context, r *run, u *undo.Stack) (pid uint32, 
 	if err != nil {
 		return 0, startError(e.id, rec.Args, err)
 	}
+	fault.Point("start: process runs")
 	return answer.Pid, nil
 }
 

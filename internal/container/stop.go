@@ -12,6 +12,7 @@ import (
 
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
 	"github.com/micropod/micropod/internal/container/ocispec"
+	"github.com/micropod/micropod/internal/fault"
 )
 
 // StopOptions changes how a container is stopped. The zero value is the container's own way.
@@ -100,9 +101,11 @@ func (e *entry) stop(ctx context.Context, o StopOptions) error {
 		if err := e.change(Stopping, "stop", func(r *record) { r.Stopped = true }); err != nil && e.info().State == Running {
 			return err
 		}
+		fault.Point("stop: recorded")
 		if err := e.end(ctx, r, signal, timeout); err != nil {
 			return err
 		}
+		fault.Point("stop: process ended")
 	}
 	if err := await(ctx, r.finished); err != nil {
 		return fmt.Errorf("waiting for the machine of container %q: %w", e.name(), err)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/micropod/micropod/internal/fault"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/tracing"
 )
@@ -134,6 +135,7 @@ func (e *entry) conclude(r *run, exit Exit) {
 		e.log.Warn("closing the log", "error", err)
 	}
 	state := e.over(exit, Exited, nil)
+	fault.Point("end: recorded")
 	r.finish(exit, nil)
 	e.log.Info("container ended", "code", exit.Code, "signal", exit.Signal, "oom", exit.OOMKilled, "reason", exit.Reason)
 	if exit.OOMKilled {
@@ -143,6 +145,7 @@ func (e *entry) conclude(r *run, exit Exit) {
 	stopped := r.part("stopping the machine")
 	e.stopMachine()
 	stopped()
+	fault.Point("end: machine stopped")
 	if e.s.life.Err() != nil {
 		return // recover finds it Exited with a machine that may run
 	}

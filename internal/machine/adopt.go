@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -188,27 +187,4 @@ func whyGone(r vmm.Record) string {
 		return "the host was restarted"
 	}
 	return "it ended while no daemon ran"
-}
-
-// removeStrays removes folders that belong to no record, and ends VMMs in them: what a Delete or
-// a Create was about to remove when the daemon died.
-func (s *Service) removeStrays() {
-	ctx, cancel := context.WithTimeout(s.life, adoptLimit)
-	defer cancel()
-	for _, parent := range []string{filepath.Dir(s.runDir("x")), filepath.Dir(s.diskDir("x"))} {
-		entries, err := os.ReadDir(parent)
-		if err != nil {
-			continue // not there yet
-		}
-		for _, e := range entries {
-			if _, known := s.machines[e.Name()]; known {
-				continue
-			}
-			dir := filepath.Join(parent, e.Name())
-			s.Log.Warn("removing a folder that belongs to no machine", "folder", dir)
-			if err := errors.Join(s.clear(ctx, e.Name()), os.RemoveAll(dir)); err != nil {
-				s.Log.Error("removing a folder that belongs to no machine", "folder", dir, "error", err)
-			}
-		}
-	}
 }

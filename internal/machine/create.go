@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/micropod/micropod/internal/fault"
 	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/sparse"
 	"github.com/micropod/micropod/internal/tracing"
@@ -68,6 +69,7 @@ func (m *machine) make(ctx context.Context, u *undo.Stack, from *snapshot.Snapsh
 	if err := m.store(m.record()); err != nil {
 		return "storing the record", err
 	}
+	fault.Point("machine create: recorded")
 	m.publish(Creating.String(), "")
 	u.Add("removing the machine's folders", func(context.Context) error { return m.removeFolders() })
 	if err := os.MkdirAll(m.s.diskDir(m.id), 0o700); err != nil {
@@ -82,6 +84,7 @@ func (m *machine) make(ctx context.Context, u *undo.Stack, from *snapshot.Snapsh
 	if err := ctx.Err(); err != nil {
 		return "making the machine", context.Cause(ctx)
 	}
+	fault.Point("machine create: disk made")
 	return "recording the machine", m.change(Stopped, "create", func(r *record) {
 		if from != nil {
 			r.Restore = from.ID

@@ -6,6 +6,8 @@ package machine
 import (
 	"context"
 	"errors"
+
+	"github.com/micropod/micropod/internal/fault"
 )
 
 // Delete removes a machine, its disk and its logs. With force one in any state:
@@ -44,9 +46,11 @@ func (m *machine) delete(ctx context.Context, force bool) error {
 		return err
 	}
 	m.leave() // an Unknown one's; others have left by now
+	fault.Point("machine delete: run ended")
 	if err := m.s.records.Delete(m.id); err != nil {
 		return err
 	}
+	fault.Point("machine delete: record removed")
 	m.s.forget(m)
 	m.publish("removed", "")
 	if err := m.removeFolders(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/micropod/micropod/internal/fault"
 	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/tracing"
@@ -132,6 +133,7 @@ func carryOut(ctx context.Context, steps ...step) (failed string, err error) {
 		if err != nil {
 			return s.name, err
 		}
+		fault.Point("machine start: " + s.name)
 	}
 	return "", nil
 }
@@ -168,6 +170,7 @@ func (b *boot) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	fault.Point("machine start: VMM runs")
 	b.mu.Lock()
 	b.run.vm = vm
 	b.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
+	"github.com/micropod/micropod/internal/fault"
 )
 
 // killLimit bounds the forceful end of a VMM: SIGKILL takes as long as the kernel needs to free its memory.
@@ -69,6 +70,7 @@ func (m *machine) stop(ctx context.Context, timeout time.Duration, force bool) e
 	if err := m.stopping("stop"); err != nil {
 		m.log.Warn("storing that the machine stops", "error", err) // a full disk must not keep it alive
 	}
+	fault.Point("machine stop: recorded")
 	reason := byForce
 	if asked && was == Paused {
 		asked = r.vm.Resume(ctx) == nil // a guest that stands still hears nothing
@@ -130,6 +132,7 @@ func (m *machine) kill(r *run, reason string) error {
 	case <-ctx.Done():
 		return &StepError{ID: m.id, Step: "waiting for the VMM's end", Err: ctx.Err()}
 	}
+	fault.Point("machine stop: VMM gone")
 	m.over(r, Stopped, reason)
 	m.log.Info("machine stopped", "reason", reason)
 	return nil

@@ -33,6 +33,7 @@ import (
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/lan"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/store"
 	"github.com/micropod/micropod/internal/tracing/recorder"
 )
 
@@ -53,6 +54,7 @@ type Containers interface {
 	List(f container.Filter) []container.Info
 	Remove(ctx context.Context, ref string, force bool) (id string, err error)
 	LogUsage(ref string) (bytes int64, err error)
+	Check(ctx context.Context) ([]machine.Finding, error)
 }
 
 // Config is what a Server is made from. All fields but Log are required.
@@ -69,6 +71,7 @@ type Config struct {
 	Spans interface {
 		Spans(traceID string) ([]recorder.Span, error)
 	}
+	DB  *store.DB
 	Log *slog.Logger
 
 	DataDir, RunDir string // shown by Info

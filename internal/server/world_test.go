@@ -50,6 +50,8 @@ type world struct {
 type owned struct {
 	machine string
 	removed []string
+
+	findings []machine.Finding
 }
 
 func (o *owned) Get(ref string) (container.Info, error) {
@@ -70,6 +72,8 @@ func (o *owned) Remove(_ context.Context, ref string, _ bool) (string, error) {
 	o.removed = append(o.removed, ref)
 	return ref, nil
 }
+
+func (o *owned) Check(context.Context) ([]machine.Finding, error) { return o.findings, nil }
 
 func (o *owned) LogUsage(string) (int64, error) { return 4096, nil }
 
@@ -116,7 +120,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.server = New(Config{
-		Machines: w.machines, Containers: w.owned, ContainersRPC: panics{}, Images: images, Events: bus,
+		Machines: w.machines, Containers: w.owned, DB: db, ContainersRPC: panics{}, Images: images, Events: bus,
 		Doctor: doctor.New(doctor.Config{
 			ProbeKVM: func(context.Context) (bool, string, error) { return false, "it is a test", nil },
 			QEMU:     "/nowhere/qemu",

@@ -31,7 +31,8 @@ const lockWait = 200 * time.Millisecond
 
 // DB is the open file.
 type DB struct {
-	bolt *bolt.DB
+	bolt   *bolt.DB
+	opened os.FileInfo // of the file when it was opened
 }
 
 // Open opens or makes the file at path, readable by its owner alone. Its folder
@@ -47,7 +48,12 @@ func Open(path string) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the state database %s: %w", path, err)
 	}
-	return &DB{db}, nil
+	opened, err := os.Stat(path)
+	if err != nil {
+		_ = db.Close()
+		return nil, fmt.Errorf("opening the state database: %w", err)
+	}
+	return &DB{bolt: db, opened: opened}, nil
 }
 
 // Close waits for running transactions and closes the file.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -29,6 +30,7 @@ const commandLimit = 3 * time.Minute
 type host struct {
 	dir    string
 	binary string
+	extra  []string // of the environment, of commands and the daemon they start
 	names  atomic.Int64
 }
 
@@ -88,7 +90,7 @@ func (h *host) env() []string {
 	if dir := os.Getenv("MICROPOD_COVERDIR"); dir != "" { // go test has its own use for GOCOVERDIR
 		env = append(env, "GOCOVERDIR="+dir)
 	}
-	return append(env, "MICROPOD_DATA_DIR="+h.dataDir(), "MICROPOD_RUN_DIR="+h.runDir(), "MICROPOD_CONFIG="+h.configFile())
+	return append(append(env, "MICROPOD_DATA_DIR="+h.dataDir(), "MICROPOD_RUN_DIR="+h.runDir(), "MICROPOD_CONFIG="+h.configFile()), h.extra...)
 }
 
 // configFile is an empty file unless a test writes it: the machine's own configuration must not matter.
@@ -273,6 +275,9 @@ func (h *host) leaks() error {
 	for _, p := range processesNaming(h.dir) {
 		errs = append(errs, fmt.Errorf("process left over: %s", p))
 	}
+	for _, pid := range h.vmms() {
+		errs = append(errs, fmt.Errorf("VMM left over: process %d", pid))
+	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return err
@@ -303,4 +308,25 @@ func processesNaming(text string) []string {
 		found = append(found, filepath.Base(filepath.Dir(path))+" "+clip(strings.ReplaceAll(string(data), "\x00", " ")))
 	}
 	return found
+}
+
+// vmms are the pids of this host's VMMs: processes that hold files in its folders open, be those removed or not.
+func (h *host) vmms() (pids []int) {
+	names, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, path := range names {
+		comm, err := os.ReadFile(path)
+		pid, bad := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err == nil && bad == nil && strings.HasPrefix(string(comm), "qemu") && h.heldBy(pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func (h *host) heldBy(pid int) bool {
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	return slices.ContainsFunc(links, func(l string) bool {
+		target, err := os.Readlink(l)
+		return err == nil && strings.HasPrefix(target, h.dir+"/")
+	})
 }

@@ -726,6 +726,171 @@ func (x *Check) GetMend() string {
 	return ""
 }
 
+type CheckRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Repair        bool                   `protobuf:"varint,1,opt,name=repair,proto3" json:"repair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRequest) Reset() {
+	*x = CheckRequest{}
+	mi := &file_micropod_v1_system_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRequest) ProtoMessage() {}
+
+func (x *CheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
+func (*CheckRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CheckRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
+type CheckResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"` // none: all is as it should be
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResponse) Reset() {
+	*x = CheckResponse{}
+	mi := &file_micropod_v1_system_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResponse) ProtoMessage() {}
+
+func (x *CheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
+func (*CheckResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CheckResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// Finding is something that should not be so.
+type Finding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Object        string                 `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"` // such as "folder /run/micropod/machines/1a2b"
+	Problem       string                 `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	Mend          string                 `protobuf:"bytes,3,opt,name=mend,proto3" json:"mend,omitempty"` // what a user can do where repair cannot; else empty
+	Repaired      bool                   `protobuf:"varint,4,opt,name=repaired,proto3" json:"repaired,omitempty"`
+	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"` // why it could not be repaired
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_micropod_v1_system_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_system_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Finding) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *Finding) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *Finding) GetMend() string {
+	if x != nil {
+		return x.Mend
+	}
+	return ""
+}
+
+func (x *Finding) GetRepaired() bool {
+	if x != nil {
+		return x.Repaired
+	}
+	return false
+}
+
+func (x *Finding) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type EventsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Since         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"` // those still kept, then what comes
@@ -736,7 +901,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_micropod_v1_system_proto_msgTypes[10]
+	mi := &file_micropod_v1_system_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +913,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[10]
+	mi := &file_micropod_v1_system_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +926,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{10}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *EventsRequest) GetSince() *timestamppb.Timestamp {
@@ -792,7 +957,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_micropod_v1_system_proto_msgTypes[11]
+	mi := &file_micropod_v1_system_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +969,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[11]
+	mi := &file_micropod_v1_system_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +982,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{11}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -870,7 +1035,7 @@ type DiskUsageRequest struct {
 
 func (x *DiskUsageRequest) Reset() {
 	*x = DiskUsageRequest{}
-	mi := &file_micropod_v1_system_proto_msgTypes[12]
+	mi := &file_micropod_v1_system_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +1047,7 @@ func (x *DiskUsageRequest) String() string {
 func (*DiskUsageRequest) ProtoMessage() {}
 
 func (x *DiskUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[12]
+	mi := &file_micropod_v1_system_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +1060,7 @@ func (x *DiskUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskUsageRequest.ProtoReflect.Descriptor instead.
 func (*DiskUsageRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{12}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{15}
 }
 
 // DiskUsageResponse: all sizes are bytes taken on disk, holes not counted.
@@ -914,7 +1079,7 @@ type DiskUsageResponse struct {
 
 func (x *DiskUsageResponse) Reset() {
 	*x = DiskUsageResponse{}
-	mi := &file_micropod_v1_system_proto_msgTypes[13]
+	mi := &file_micropod_v1_system_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1091,7 @@ func (x *DiskUsageResponse) String() string {
 func (*DiskUsageResponse) ProtoMessage() {}
 
 func (x *DiskUsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[13]
+	mi := &file_micropod_v1_system_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1104,7 @@ func (x *DiskUsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskUsageResponse.ProtoReflect.Descriptor instead.
 func (*DiskUsageResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{13}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DiskUsageResponse) GetImages() *DiskSum {
@@ -1003,7 +1168,7 @@ type DiskSum struct {
 
 func (x *DiskSum) Reset() {
 	*x = DiskSum{}
-	mi := &file_micropod_v1_system_proto_msgTypes[14]
+	mi := &file_micropod_v1_system_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1180,7 @@ func (x *DiskSum) String() string {
 func (*DiskSum) ProtoMessage() {}
 
 func (x *DiskSum) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[14]
+	mi := &file_micropod_v1_system_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1193,7 @@ func (x *DiskSum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskSum.ProtoReflect.Descriptor instead.
 func (*DiskSum) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{14}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DiskSum) GetTotal() int32 {
@@ -1074,7 +1239,7 @@ type ImageDiskUsage struct {
 
 func (x *ImageDiskUsage) Reset() {
 	*x = ImageDiskUsage{}
-	mi := &file_micropod_v1_system_proto_msgTypes[15]
+	mi := &file_micropod_v1_system_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1251,7 @@ func (x *ImageDiskUsage) String() string {
 func (*ImageDiskUsage) ProtoMessage() {}
 
 func (x *ImageDiskUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[15]
+	mi := &file_micropod_v1_system_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1264,7 @@ func (x *ImageDiskUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageDiskUsage.ProtoReflect.Descriptor instead.
 func (*ImageDiskUsage) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{15}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ImageDiskUsage) GetId() string {
@@ -1165,7 +1330,7 @@ type ContainerDiskUsage struct {
 
 func (x *ContainerDiskUsage) Reset() {
 	*x = ContainerDiskUsage{}
-	mi := &file_micropod_v1_system_proto_msgTypes[16]
+	mi := &file_micropod_v1_system_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1342,7 @@ func (x *ContainerDiskUsage) String() string {
 func (*ContainerDiskUsage) ProtoMessage() {}
 
 func (x *ContainerDiskUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_system_proto_msgTypes[16]
+	mi := &file_micropod_v1_system_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1355,7 @@ func (x *ContainerDiskUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerDiskUsage.ProtoReflect.Descriptor instead.
 func (*ContainerDiskUsage) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_system_proto_rawDescGZIP(), []int{16}
+	return file_micropod_v1_system_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ContainerDiskUsage) GetId() string {
@@ -1293,7 +1458,17 @@ const file_micropod_v1_system_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x18.micropod.v1.CheckStatusR\x06status\x12\x18\n" +
 	"\afinding\x18\x03 \x01(\tR\afinding\x12\x12\n" +
-	"\x04mend\x18\x04 \x01(\tR\x04mend\"s\n" +
+	"\x04mend\x18\x04 \x01(\tR\x04mend\"&\n" +
+	"\fCheckRequest\x12\x16\n" +
+	"\x06repair\x18\x01 \x01(\bR\x06repair\"A\n" +
+	"\rCheckResponse\x120\n" +
+	"\bfindings\x18\x01 \x03(\v2\x14.micropod.v1.FindingR\bfindings\"\x81\x01\n" +
+	"\aFinding\x12\x16\n" +
+	"\x06object\x18\x01 \x01(\tR\x06object\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x12\n" +
+	"\x04mend\x18\x03 \x01(\tR\x04mend\x12\x1a\n" +
+	"\brepaired\x18\x04 \x01(\bR\brepaired\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"s\n" +
 	"\rEventsRequest\x120\n" +
 	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x8a\x02\n" +
@@ -1350,11 +1525,12 @@ const file_micropod_v1_system_proto_rawDesc = "" +
 	"\x18CHECK_STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCHECK_STATUS_OK\x10\x01\x12\x18\n" +
 	"\x14CHECK_STATUS_WARNING\x10\x02\x12\x17\n" +
-	"\x13CHECK_STATUS_FAILED\x10\x032\x96\x03\n" +
+	"\x13CHECK_STATUS_FAILED\x10\x032\xd6\x03\n" +
 	"\x06System\x12D\n" +
 	"\aVersion\x12\x1b.micropod.v1.VersionRequest\x1a\x1c.micropod.v1.VersionResponse\x12;\n" +
 	"\x04Info\x12\x18.micropod.v1.InfoRequest\x1a\x19.micropod.v1.InfoResponse\x12A\n" +
-	"\x06Doctor\x12\x1a.micropod.v1.DoctorRequest\x1a\x1b.micropod.v1.DoctorResponse\x12:\n" +
+	"\x06Doctor\x12\x1a.micropod.v1.DoctorRequest\x1a\x1b.micropod.v1.DoctorResponse\x12>\n" +
+	"\x05Check\x12\x19.micropod.v1.CheckRequest\x1a\x1a.micropod.v1.CheckResponse\x12:\n" +
 	"\x06Events\x12\x1a.micropod.v1.EventsRequest\x1a\x12.micropod.v1.Event0\x01\x12J\n" +
 	"\tDiskUsage\x12\x1d.micropod.v1.DiskUsageRequest\x1a\x1e.micropod.v1.DiskUsageResponse\x12>\n" +
 	"\x05Trace\x12\x19.micropod.v1.TraceRequest\x1a\x1a.micropod.v1.TraceResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
@@ -1372,7 +1548,7 @@ func file_micropod_v1_system_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_system_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_micropod_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_micropod_v1_system_proto_goTypes = []any{
 	(CheckStatus)(0),              // 0: micropod.v1.CheckStatus
 	(*TraceRequest)(nil),          // 1: micropod.v1.TraceRequest
@@ -1385,52 +1561,58 @@ var file_micropod_v1_system_proto_goTypes = []any{
 	(*DoctorRequest)(nil),         // 8: micropod.v1.DoctorRequest
 	(*DoctorResponse)(nil),        // 9: micropod.v1.DoctorResponse
 	(*Check)(nil),                 // 10: micropod.v1.Check
-	(*EventsRequest)(nil),         // 11: micropod.v1.EventsRequest
-	(*Event)(nil),                 // 12: micropod.v1.Event
-	(*DiskUsageRequest)(nil),      // 13: micropod.v1.DiskUsageRequest
-	(*DiskUsageResponse)(nil),     // 14: micropod.v1.DiskUsageResponse
-	(*DiskSum)(nil),               // 15: micropod.v1.DiskSum
-	(*ImageDiskUsage)(nil),        // 16: micropod.v1.ImageDiskUsage
-	(*ContainerDiskUsage)(nil),    // 17: micropod.v1.ContainerDiskUsage
-	nil,                           // 18: micropod.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*CheckRequest)(nil),          // 11: micropod.v1.CheckRequest
+	(*CheckResponse)(nil),         // 12: micropod.v1.CheckResponse
+	(*Finding)(nil),               // 13: micropod.v1.Finding
+	(*EventsRequest)(nil),         // 14: micropod.v1.EventsRequest
+	(*Event)(nil),                 // 15: micropod.v1.Event
+	(*DiskUsageRequest)(nil),      // 16: micropod.v1.DiskUsageRequest
+	(*DiskUsageResponse)(nil),     // 17: micropod.v1.DiskUsageResponse
+	(*DiskSum)(nil),               // 18: micropod.v1.DiskSum
+	(*ImageDiskUsage)(nil),        // 19: micropod.v1.ImageDiskUsage
+	(*ContainerDiskUsage)(nil),    // 20: micropod.v1.ContainerDiskUsage
+	nil,                           // 21: micropod.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_micropod_v1_system_proto_depIdxs = []int32{
 	3,  // 0: micropod.v1.TraceResponse.spans:type_name -> micropod.v1.Span
-	19, // 1: micropod.v1.Span.begin:type_name -> google.protobuf.Timestamp
-	19, // 2: micropod.v1.Span.end:type_name -> google.protobuf.Timestamp
-	19, // 3: micropod.v1.InfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	22, // 1: micropod.v1.Span.begin:type_name -> google.protobuf.Timestamp
+	22, // 2: micropod.v1.Span.end:type_name -> google.protobuf.Timestamp
+	22, // 3: micropod.v1.InfoResponse.started_at:type_name -> google.protobuf.Timestamp
 	10, // 4: micropod.v1.DoctorResponse.checks:type_name -> micropod.v1.Check
 	0,  // 5: micropod.v1.Check.status:type_name -> micropod.v1.CheckStatus
-	19, // 6: micropod.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
-	19, // 7: micropod.v1.EventsRequest.until:type_name -> google.protobuf.Timestamp
-	19, // 8: micropod.v1.Event.time:type_name -> google.protobuf.Timestamp
-	18, // 9: micropod.v1.Event.attributes:type_name -> micropod.v1.Event.AttributesEntry
-	15, // 10: micropod.v1.DiskUsageResponse.images:type_name -> micropod.v1.DiskSum
-	15, // 11: micropod.v1.DiskUsageResponse.root_filesystems:type_name -> micropod.v1.DiskSum
-	15, // 12: micropod.v1.DiskUsageResponse.container_disks:type_name -> micropod.v1.DiskSum
-	15, // 13: micropod.v1.DiskUsageResponse.container_logs:type_name -> micropod.v1.DiskSum
-	15, // 14: micropod.v1.DiskUsageResponse.boot_cache:type_name -> micropod.v1.DiskSum
-	16, // 15: micropod.v1.DiskUsageResponse.image_list:type_name -> micropod.v1.ImageDiskUsage
-	17, // 16: micropod.v1.DiskUsageResponse.container_list:type_name -> micropod.v1.ContainerDiskUsage
-	19, // 17: micropod.v1.ImageDiskUsage.created_at:type_name -> google.protobuf.Timestamp
-	4,  // 18: micropod.v1.System.Version:input_type -> micropod.v1.VersionRequest
-	6,  // 19: micropod.v1.System.Info:input_type -> micropod.v1.InfoRequest
-	8,  // 20: micropod.v1.System.Doctor:input_type -> micropod.v1.DoctorRequest
-	11, // 21: micropod.v1.System.Events:input_type -> micropod.v1.EventsRequest
-	13, // 22: micropod.v1.System.DiskUsage:input_type -> micropod.v1.DiskUsageRequest
-	1,  // 23: micropod.v1.System.Trace:input_type -> micropod.v1.TraceRequest
-	5,  // 24: micropod.v1.System.Version:output_type -> micropod.v1.VersionResponse
-	7,  // 25: micropod.v1.System.Info:output_type -> micropod.v1.InfoResponse
-	9,  // 26: micropod.v1.System.Doctor:output_type -> micropod.v1.DoctorResponse
-	12, // 27: micropod.v1.System.Events:output_type -> micropod.v1.Event
-	14, // 28: micropod.v1.System.DiskUsage:output_type -> micropod.v1.DiskUsageResponse
-	2,  // 29: micropod.v1.System.Trace:output_type -> micropod.v1.TraceResponse
-	24, // [24:30] is the sub-list for method output_type
-	18, // [18:24] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	13, // 6: micropod.v1.CheckResponse.findings:type_name -> micropod.v1.Finding
+	22, // 7: micropod.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	22, // 8: micropod.v1.EventsRequest.until:type_name -> google.protobuf.Timestamp
+	22, // 9: micropod.v1.Event.time:type_name -> google.protobuf.Timestamp
+	21, // 10: micropod.v1.Event.attributes:type_name -> micropod.v1.Event.AttributesEntry
+	18, // 11: micropod.v1.DiskUsageResponse.images:type_name -> micropod.v1.DiskSum
+	18, // 12: micropod.v1.DiskUsageResponse.root_filesystems:type_name -> micropod.v1.DiskSum
+	18, // 13: micropod.v1.DiskUsageResponse.container_disks:type_name -> micropod.v1.DiskSum
+	18, // 14: micropod.v1.DiskUsageResponse.container_logs:type_name -> micropod.v1.DiskSum
+	18, // 15: micropod.v1.DiskUsageResponse.boot_cache:type_name -> micropod.v1.DiskSum
+	19, // 16: micropod.v1.DiskUsageResponse.image_list:type_name -> micropod.v1.ImageDiskUsage
+	20, // 17: micropod.v1.DiskUsageResponse.container_list:type_name -> micropod.v1.ContainerDiskUsage
+	22, // 18: micropod.v1.ImageDiskUsage.created_at:type_name -> google.protobuf.Timestamp
+	4,  // 19: micropod.v1.System.Version:input_type -> micropod.v1.VersionRequest
+	6,  // 20: micropod.v1.System.Info:input_type -> micropod.v1.InfoRequest
+	8,  // 21: micropod.v1.System.Doctor:input_type -> micropod.v1.DoctorRequest
+	11, // 22: micropod.v1.System.Check:input_type -> micropod.v1.CheckRequest
+	14, // 23: micropod.v1.System.Events:input_type -> micropod.v1.EventsRequest
+	16, // 24: micropod.v1.System.DiskUsage:input_type -> micropod.v1.DiskUsageRequest
+	1,  // 25: micropod.v1.System.Trace:input_type -> micropod.v1.TraceRequest
+	5,  // 26: micropod.v1.System.Version:output_type -> micropod.v1.VersionResponse
+	7,  // 27: micropod.v1.System.Info:output_type -> micropod.v1.InfoResponse
+	9,  // 28: micropod.v1.System.Doctor:output_type -> micropod.v1.DoctorResponse
+	12, // 29: micropod.v1.System.Check:output_type -> micropod.v1.CheckResponse
+	15, // 30: micropod.v1.System.Events:output_type -> micropod.v1.Event
+	17, // 31: micropod.v1.System.DiskUsage:output_type -> micropod.v1.DiskUsageResponse
+	2,  // 32: micropod.v1.System.Trace:output_type -> micropod.v1.TraceResponse
+	26, // [26:33] is the sub-list for method output_type
+	19, // [19:26] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_system_proto_init() }
@@ -1444,7 +1626,7 @@ func file_micropod_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_system_proto_rawDesc), len(file_micropod_v1_system_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,6 +42,8 @@ const (
 	SystemInfoProcedure = "/micropod.v1.System/Info"
 	// SystemDoctorProcedure is the fully-qualified name of the System's Doctor RPC.
 	SystemDoctorProcedure = "/micropod.v1.System/Doctor"
+	// SystemCheckProcedure is the fully-qualified name of the System's Check RPC.
+	SystemCheckProcedure = "/micropod.v1.System/Check"
 	// SystemEventsProcedure is the fully-qualified name of the System's Events RPC.
 	SystemEventsProcedure = "/micropod.v1.System/Events"
 	// SystemDiskUsageProcedure is the fully-qualified name of the System's DiskUsage RPC.
@@ -56,6 +58,8 @@ type SystemClient interface {
 	Info(context.Context, *connect.Request[v1.InfoRequest]) (*connect.Response[v1.InfoResponse], error)
 	// Doctor looks at what the host has and says what that means, with a mend for each lack.
 	Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
+	// Check looks for what a start of the daemon would find and mend, and mends it when asked to.
+	Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error)
 	// Events streams changes of machines, containers and images from now on.
 	Events(context.Context, *connect.Request[v1.EventsRequest]) (*connect.ServerStreamForClient[v1.Event], error)
 	// DiskUsage measures what the daemon keeps below its data folder.
@@ -94,6 +98,12 @@ func NewSystemClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(systemMethods.ByName("Doctor")),
 			connect.WithClientOptions(opts...),
 		),
+		check: connect.NewClient[v1.CheckRequest, v1.CheckResponse](
+			httpClient,
+			baseURL+SystemCheckProcedure,
+			connect.WithSchema(systemMethods.ByName("Check")),
+			connect.WithClientOptions(opts...),
+		),
 		events: connect.NewClient[v1.EventsRequest, v1.Event](
 			httpClient,
 			baseURL+SystemEventsProcedure,
@@ -120,6 +130,7 @@ type systemClient struct {
 	version   *connect.Client[v1.VersionRequest, v1.VersionResponse]
 	info      *connect.Client[v1.InfoRequest, v1.InfoResponse]
 	doctor    *connect.Client[v1.DoctorRequest, v1.DoctorResponse]
+	check     *connect.Client[v1.CheckRequest, v1.CheckResponse]
 	events    *connect.Client[v1.EventsRequest, v1.Event]
 	diskUsage *connect.Client[v1.DiskUsageRequest, v1.DiskUsageResponse]
 	trace     *connect.Client[v1.TraceRequest, v1.TraceResponse]
@@ -138,6 +149,11 @@ func (c *systemClient) Info(ctx context.Context, req *connect.Request[v1.InfoReq
 // Doctor calls micropod.v1.System.Doctor.
 func (c *systemClient) Doctor(ctx context.Context, req *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
 	return c.doctor.CallUnary(ctx, req)
+}
+
+// Check calls micropod.v1.System.Check.
+func (c *systemClient) Check(ctx context.Context, req *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error) {
+	return c.check.CallUnary(ctx, req)
 }
 
 // Events calls micropod.v1.System.Events.
@@ -161,6 +177,8 @@ type SystemHandler interface {
 	Info(context.Context, *connect.Request[v1.InfoRequest]) (*connect.Response[v1.InfoResponse], error)
 	// Doctor looks at what the host has and says what that means, with a mend for each lack.
 	Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error)
+	// Check looks for what a start of the daemon would find and mend, and mends it when asked to.
+	Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error)
 	// Events streams changes of machines, containers and images from now on.
 	Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.Event]) error
 	// DiskUsage measures what the daemon keeps below its data folder.
@@ -195,6 +213,12 @@ func NewSystemHandler(svc SystemHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(systemMethods.ByName("Doctor")),
 		connect.WithHandlerOptions(opts...),
 	)
+	systemCheckHandler := connect.NewUnaryHandler(
+		SystemCheckProcedure,
+		svc.Check,
+		connect.WithSchema(systemMethods.ByName("Check")),
+		connect.WithHandlerOptions(opts...),
+	)
 	systemEventsHandler := connect.NewServerStreamHandler(
 		SystemEventsProcedure,
 		svc.Events,
@@ -221,6 +245,8 @@ func NewSystemHandler(svc SystemHandler, opts ...connect.HandlerOption) (string,
 			systemInfoHandler.ServeHTTP(w, r)
 		case SystemDoctorProcedure:
 			systemDoctorHandler.ServeHTTP(w, r)
+		case SystemCheckProcedure:
+			systemCheckHandler.ServeHTTP(w, r)
 		case SystemEventsProcedure:
 			systemEventsHandler.ServeHTTP(w, r)
 		case SystemDiskUsageProcedure:
@@ -246,6 +272,10 @@ func (UnimplementedSystemHandler) Info(context.Context, *connect.Request[v1.Info
 
 func (UnimplementedSystemHandler) Doctor(context.Context, *connect.Request[v1.DoctorRequest]) (*connect.Response[v1.DoctorResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.System.Doctor is not implemented"))
+}
+
+func (UnimplementedSystemHandler) Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.Response[v1.CheckResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.System.Check is not implemented"))
 }
 
 func (UnimplementedSystemHandler) Events(context.Context, *connect.Request[v1.EventsRequest], *connect.ServerStream[v1.Event]) error {
