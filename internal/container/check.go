@@ -30,12 +30,12 @@ func (s *Service) look() ([]machine.Finding, error) {
 	for _, e := range s.all() {
 		rec := e.record()
 		if _, there := stored[e.id]; !there && rec.State != Dead {
-			all = append(all, machine.Finding{Object: "container " + e.name, Problem: "the database has lost its record", Repair: e.storeAgain})
+			all = append(all, machine.Finding{Object: "container " + e.name(), Problem: "the database has lost its record", Repair: e.storeAgain})
 		}
 		var gone *machine.NotFoundError
 		if _, err := s.Machines.Get(rec.MachineID); errors.As(err, &gone) {
 			all = append(all, machine.Finding{
-				Object: "container " + e.name, Problem: "its machine " + rec.MachineID + " is gone, with its disk", Mend: "remove it: micropod rm -f " + e.name,
+				Object: "container " + e.name(), Problem: "its machine " + rec.MachineID + " is gone, with its disk", Mend: "remove it: micropod rm -f " + e.name(),
 			})
 		}
 	}
