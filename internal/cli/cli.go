@@ -26,6 +26,7 @@ type app struct {
 	in, out, err *os.File
 	config       config.Options
 	client       *client // made by connect, once
+	errorFormat  string  // of failures: "text", "json", or "" for that of --format
 	trace        *trace  // nil without --trace
 }
 
@@ -72,6 +73,7 @@ The daemon, micropodd, is started when it does not run yet.`,
 	root.SetHelpCommandGroupID("machines")
 	root.SetCompletionCommandGroupID("machines")
 	a.config.AddFlags(root.PersistentFlags())
+	root.PersistentFlags().Var(&choice{&a.errorFormat, []string{"text", "json"}}, "error-format", "show failures as `text|json` (default text; json with --format json)")
 	addVerbs(root, a)
 	return root
 }

@@ -5,9 +5,7 @@ package cli
 
 import (
 	"fmt"
-	"math"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -25,7 +23,8 @@ type containerFlags struct {
 	capAdd, capDrop, securityOpt, groupAdd                []string
 	tmpfs, devices, sysctls, ulimits                      []string
 	addHosts, dns, dnsSearch, dnsOptions                  []string
-	memory, memorySwap, shmSize, cpus                     string
+	memory, memorySwap, memoryReservation, shmSize, cpus  string
+	cpuPeriod, cpuQuota                                   int64 // microseconds
 	cpuShares, pidsLimit                                  int64
 	cpusetCPUs, stopSignal, platform, pull                string
 	stopTimeout                                           int
@@ -94,6 +93,9 @@ func (o *containerFlags) addCgroup(f *pflag.FlagSet) {
 	f.StringVarP(&o.memory, "memory", "m", "", "memory limit, such as 512m; picks the machine's `size`")
 	f.StringVar(&o.memorySwap, "memory-swap", "", "limit of memory and swap together; -1: none (`size`)")
 	f.StringVar(&o.cpus, "cpus", "", "`number` of CPUs, such as 1.5; picks the machine's vCPUs")
+	f.StringVar(&o.memoryReservation, "memory-reservation", "", "soft memory limit (`size`): memory below it is taken last")
+	f.Int64Var(&o.cpuPeriod, "cpu-period", 0, "`microseconds` that --cpu-quota is for (default 100000)")
+	f.Int64Var(&o.cpuQuota, "cpu-quota", 0, "`microseconds` of CPU time in each --cpu-period, as --cpus")
 	f.Int64VarP(&o.cpuShares, "cpu-shares", "c", 0, "relative `weight` of CPU time")
 	f.StringVar(&o.cpusetCPUs, "cpuset-cpus", "", "vCPUs to run on, such as `0-1`")
 	f.Int64Var(&o.pidsLimit, "pids-limit", 0, "most processes at once; -1: no limit")
@@ -104,6 +106,12 @@ func (o *containerFlags) addNames(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.dns, "dns", nil, "`address` of a name server")
 	f.StringArrayVar(&o.dnsSearch, "dns-search", nil, "search `domain`")
 	f.StringArrayVar(&o.dnsOptions, "dns-option", nil, "`option` of the resolver")
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "dns-opt" { // docker's older name
+			name = "dns-option"
+		}
+		return pflag.NormalizedName(name)
+	})
 }
 
 func (o *containerFlags) addMachine(f *pflag.FlagSet) {
@@ -220,7 +228,10 @@ func (o *containerFlags) readResources(c *v1.ContainerConfig) (err error) {
 	if r.ShmBytes, err = parseSize("--shm-size", o.shmSize); err != nil {
 		return err
 	}
-	if r.NanoCpus, err = parseCPUs(o.cpus); err != nil {
+	if r.MemoryReservationBytes, err = parseSize("--memory-reservation", o.memoryReservation); err != nil {
+		return err
+	}
+	if r.NanoCpus, err = o.nanoCPUs(); err != nil {
 		return err
 	}
 	for _, opt := range o.storageOpts {
@@ -259,17 +270,6 @@ func parseSize(flag, s string) (int64, error) {
 		return 0, usagef("write a size like 512m or 2g", "%s %q is no size", flag, s)
 	}
 	return n, nil
-}
-
-func parseCPUs(s string) (int64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	n, err := strconv.ParseFloat(s, 64)
-	if err != nil || n <= 0 || n > 1024 || math.IsNaN(n) {
-		return 0, usagef("write a number like 2 or 0.5", "--cpus %q is no number of CPUs", s)
-	}
-	return int64(math.Round(n * 1e9)), nil
 }
 
 func parseUlimit(s string) (*v1.Ulimit, error) {

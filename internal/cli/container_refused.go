@@ -74,6 +74,7 @@ func addRefused(f *pflag.FlagSet) {
 			flag.NoOptDefVal = "true"
 		}
 	}
+	refuse(f, network, "link-local-ip", "net-alias")
 	refuseCgroup(f)
 	refuseForeign(f)
 }

@@ -153,7 +153,7 @@ const docsHead = `# The command line
 
 Data goes to standard output; progress, notes and errors go to standard error. Wherever a
 container, an image or a machine is named, a unique prefix of its id does as well. Failures
-are a sentence and a hint; with ` + "`--format json`" + ` they are one line of JSON with
+are a sentence and a hint; with ` + "`--error-format json` or `--format json`" + ` they are one line of JSON with
 ` + "`code`, `message`, `cause` and `remediation`" + ` ([errors.md](errors.md) lists the codes).
 
 The daemon is started when none listens, except where MICROPOD_HOST (or ` + "`--host`" + `) points at

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -81,7 +82,7 @@ func (a *app) fail(c *cobra.Command, err error) int {
 			f.exit = exitDaemon
 		}
 	}
-	if wantsJSON(c) {
+	if a.wantsJSON(c) {
 		line, _ := json.Marshal(f)
 		fmt.Fprintln(a.err, string(line))
 		return f.exit
@@ -149,9 +150,9 @@ func errorDetail(err error) *v1.ErrorDetail {
 }
 
 // wantsJSON: who asked for JSON gets failures as JSON. Where it is the default, people are told in words.
-func wantsJSON(c *cobra.Command) bool {
-	if c == nil {
-		return false
+func (a *app) wantsJSON(c *cobra.Command) bool {
+	if a.errorFormat != "" || c == nil {
+		return a.errorFormat == "json"
 	}
 	f := c.Flags().Lookup("format")
 	return f != nil && f.Changed && f.Value.String() == "json"
@@ -186,6 +187,27 @@ func (a *app) onEach(do func(ctx context.Context, client *client, target string)
 		}
 		return a.each(c, targets, func(target string) (string, error) { return target, do(c.Context(), client, target) })
 	}
+}
+
+// choice is a flag that takes one of some words.
+type choice struct {
+	value *string
+	words []string
+}
+
+func (c *choice) String() string {
+	if c.value == nil {
+		return ""
+	}
+	return *c.value
+}
+func (c *choice) Type() string { return strings.Join(c.words, "|") }
+func (c *choice) Set(s string) error {
+	if !slices.Contains(c.words, s) {
+		return fmt.Errorf("it is one of %s", strings.Join(c.words, ", "))
+	}
+	*c.value = s
+	return nil
 }
 
 func quote(s string) string { return strconv.Quote(s) }

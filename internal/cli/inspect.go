@@ -13,7 +13,10 @@ import (
 	v1 "github.com/micropod/micropod/api/micropod/v1"
 )
 
-type inspectOptions struct{ format, kind string }
+type inspectOptions struct {
+	format, kind string
+	size         bool
+}
 
 func newInspect(a *app) *cobra.Command {
 	o := &inspectOptions{}
@@ -27,6 +30,7 @@ func newInspect(a *app) *cobra.Command {
 		ValidArgsFunction: completeContainers(a, anyState),
 	}
 	c.Flags().StringVarP(&o.format, "format", "f", "json", "`json|TEMPLATE`")
+	c.Flags().BoolVarP(&o.size, "size", "s", false, "tell what containers take on disk: SizeRw, with their image SizeRootFs")
 	c.Flags().StringVar(&o.kind, "type", "", "look only for a `container|image|vm`")
 	return c
 }
@@ -35,10 +39,22 @@ func runInspect(c *cobra.Command, a *app, o *inspectOptions, names []string) err
 	if _, err := a.connect(c.Context()); err != nil {
 		return err
 	}
+	var own, whole map[string]int64
+	if o.size {
+		var err error
+		if own, whole, err = a.containerSizes(c.Context()); err != nil {
+			return err
+		}
+	}
 	var found []any
 	failed := a.each(c, names, func(name string) (string, error) {
 		v, err := a.lookUp(c.Context(), name, o.kind)
 		if err == nil {
+			if c, ok := v.(containerInspect); ok && o.size {
+				rw, all := own[c.Id], whole[c.Id]
+				c.SizeRw, c.SizeRootFs = &rw, &all
+				v = c
+			}
 			found = append(found, v)
 		}
 		return "", err

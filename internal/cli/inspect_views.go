@@ -63,6 +63,7 @@ type containerInspect struct {
 	HostConfig                                hostConfig
 	LogPath                                   string
 	Machine                                   any
+	SizeRw, SizeRootFs                        *int64 `json:",omitempty"`
 }
 
 func containerView(c *v1.Container) any {

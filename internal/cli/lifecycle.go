@@ -154,6 +154,8 @@ func newRm(a *app) *cobra.Command {
 		ValidArgsFunction: completeContainers(a, anyState),
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "remove also those that run")
+	refuse(c.Flags(), "containers are not linked to each other", "link")
+	c.Flags().Lookup("link").NoOptDefVal = "true"
 	c.Flags().BoolP("volumes", "v", false, "accepted for docker's sake: there are no anonymous volumes")
 	c.Flags().Lookup("volumes").Hidden = true
 	return c

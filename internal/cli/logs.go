@@ -38,6 +38,8 @@ func newLogs(a *app) *cobra.Command {
 	f.StringVarP(&o.tail, "tail", "n", "all", "`number` of lines from the end")
 	f.StringVar(&o.since, "since", "", "show what was written after a `time`: 10m, or 2026-01-02T15:04:05Z, or Unix seconds")
 	f.StringVar(&o.until, "until", "", "show what was written before a `time`")
+	refuse(f, "containers' logs hold no attributes", "details")
+	f.Lookup("details").NoOptDefVal = "true"
 	f.BoolVar(&o.console, "console", false, "show the console of the container's machine instead: its kernel's words")
 	return c
 }

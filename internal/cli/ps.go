@@ -22,6 +22,7 @@ import (
 type psOptions struct {
 	formatFlags
 	all, noTrunc, latest bool
+	size                 bool
 	last                 int
 	filters              []string
 }
@@ -39,8 +40,11 @@ type containerRow struct {
 	Labels     string
 	Ports      string
 	Machine    string
+	Size       string // on disk, where it was asked for
+	Mounts     string
 	Error      string `json:",omitempty"`
 	labels     map[string]string
+	id         string
 	exit       uint32
 }
 
@@ -73,13 +77,14 @@ func newPs(a *app) *cobra.Command {
 	f.BoolVarP(&o.all, "all", "a", false, "show also those that do not run")
 	f.BoolVar(&o.noTrunc, "no-trunc", false, "show ids and commands whole")
 	f.BoolVarP(&o.latest, "latest", "l", false, "show the newest, whatever its state")
+	f.BoolVarP(&o.size, "size", "s", false, "show what each container's changes take on disk")
 	f.IntVarP(&o.last, "last", "n", -1, "show the newest `n`, whatever their state")
-	f.StringArrayVarP(&o.filters, "filter", "f", nil, "show only those with `id|name|label|status|exited|ancestor|health=value`")
+	f.StringArrayVarP(&o.filters, "filter", "f", nil, "show only those with `id|name|label|status|exited|ancestor|health|before|since=value`")
 	return c
 }
 
 func runPs(ctx context.Context, a *app, o *psOptions) error {
-	filters, err := parseFilters(o.filters, "id", "name", "label", "status", "exited", "ancestor", "health")
+	filters, err := parseFilters(o.filters, "id", "name", "label", "status", "exited", "ancestor", "health", "before", "since")
 	if err != nil {
 		return err
 	}
@@ -99,17 +104,28 @@ func runPs(ctx context.Context, a *app, o *psOptions) error {
 	}
 	list := answer.Msg.Containers
 	sort.SliceStable(list, func(i, j int) bool { return list[i].CreatedAt.AsTime().After(list[j].CreatedAt.AsTime()) })
+	span, err := a.psSpan(ctx, filters)
+	if err != nil {
+		return err
+	}
 	var rows []containerRow
 	for _, c := range list {
 		r := newContainerRow(c, o.noTrunc)
-		if filters.container(c, r) {
+		if filters.container(c, r) && span.holds(c) {
 			rows = append(rows, r)
 		}
 	}
 	if last >= 0 && len(rows) > last {
 		rows = rows[:last]
 	}
-	return printList(a.out, &o.formatFlags, containerTable, rows)
+	table := containerTable
+	if o.size || strings.Contains(o.format, ".Size") {
+		if err := a.addSizes(ctx, rows); err != nil {
+			return err
+		}
+		table.columns = append(slices.Clip(table.columns), column{"SIZE", "{{.Size}}"})
+	}
+	return printList(a.out, &o.formatFlags, table, rows)
 }
 
 func newContainerRow(c *v1.Container, whole bool) containerRow {
@@ -121,7 +137,7 @@ func newContainerRow(c *v1.Container, whole bool) containerRow {
 	return containerRow{
 		ID: id, Image: c.Image, Command: command, CreatedAt: instant(c.CreatedAt), RunningFor: ago(c.CreatedAt),
 		Status: containerStatus(c, whole), State: containerStateName(c.State), Names: c.Name,
-		Labels: joinLabels(c.Config.GetLabels()), Machine: c.VmId, Error: c.Error, labels: c.Config.GetLabels(), exit: c.Exit.GetCode(),
+		Labels: joinLabels(c.Config.GetLabels()), Machine: c.VmId, Error: c.Error, labels: c.Config.GetLabels(), id: c.Id, exit: c.Exit.GetCode(),
 	}
 }
 

@@ -44,6 +44,7 @@ With -a or -i the exit code is that of the container's process, and 125 when mic
 		ValidArgsFunction: completeContainers(a, stopped),
 	}
 	f := c.Flags()
+	refuse(f, "what is saved is a whole machine", "checkpoint", "checkpoint-dir")
 	f.BoolVarP(&o.attach, "attach", "a", false, "attach output, and pass on signals; the exit code is the container's")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "attach standard input")
 	f.BoolVar(&o.sigProxy, "sig-proxy", true, "pass signals on to the container")

@@ -5,16 +5,13 @@ package cli
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "github.com/micropod/micropod/api/micropod/v1"
 	"github.com/micropod/micropod/internal/version"
@@ -200,81 +197,4 @@ func printChecks(a *app, format string, checks []*v1.Check) error {
 		return exitCode(exitFailure)
 	}
 	return err
-}
-
-// eventView is one event as JSON, Docker's names.
-type eventView struct {
-	Time       string            `json:"time"`
-	Type       string            `json:"Type"`
-	Action     string            `json:"Action"`
-	ID         string            `json:"id"`
-	Name       string            `json:"name"`
-	Attributes map[string]string `json:"attributes,omitempty"`
-}
-
-func newEvents(a *app) *cobra.Command {
-	var format, since string
-	var filters []string
-	c := &cobra.Command{
-		Use:     "events [flags]",
-		Short:   "Show what happens to containers, machines and images, as it happens",
-		Example: `  micropod events --filter type=container --format json`,
-		Args:    exactArgs(0, "no words, only flags"),
-		RunE: func(c *cobra.Command, _ []string) error {
-			set, err := parseFilters(filters, "type", "event", "container", "image")
-			if err != nil {
-				return err
-			}
-			var from *timestamppb.Timestamp
-			if from, err = parseTime("--since", since, time.Now()); err != nil {
-				return err
-			}
-			client, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			stream, err := client.system.Events(c.Context(), connect.NewRequest(&v1.EventsRequest{Since: from}))
-			if err != nil {
-				return err
-			}
-			defer stream.Close()
-			for stream.Receive() {
-				if err := printEvent(a, format, set, stream.Msg()); err != nil {
-					return err
-				}
-			}
-			return stream.Err()
-		},
-	}
-	c.Flags().StringVar(&format, "format", "", "`json|TEMPLATE`")
-	c.Flags().StringVar(&since, "since", "", "begin with those kept since a `time`")
-	c.Flags().StringArrayVarP(&filters, "filter", "f", nil, "show only those with `type|event|container|image=value`")
-	return c
-}
-
-func printEvent(a *app, format string, filters filterSet, e *v1.Event) error {
-	named := func(kind string) bool {
-		return filters.any(kind, func(v string) bool { return e.Type == kind && (v == e.Name || strings.HasPrefix(e.Id, v)) })
-	}
-	if !filters.any("type", func(v string) bool { return v == e.Type }) || !filters.any("event", func(v string) bool { return v == e.Action }) ||
-		!named("container") || !named("image") {
-		return nil
-	}
-	view := eventView{instant(e.Time), e.Type, e.Action, e.Id, e.Name, e.Attributes}
-	switch format {
-	case "json":
-		return json.NewEncoder(a.out).Encode(view)
-	case "":
-		_, err := fmt.Fprintf(a.out, "%s %s %s %s (%s)\n", view.Time, view.Type, view.Action, view.ID, printable(joinLabels(withName(view))))
-		return err
-	}
-	return printTemplate(a.out, format, []eventView{view})
-}
-
-func withName(e eventView) map[string]string {
-	all := map[string]string{"name": e.Name}
-	for k, v := range e.Attributes {
-		all[k] = v
-	}
-	return all
 }

@@ -78,6 +78,7 @@ func (e *entry) merge(r ocispec.Resources) (ocispec.Resources, error) {
 	}
 	next.MemoryBytes = cmp.Or(r.MemoryBytes, next.MemoryBytes)
 	next.MemorySwapBytes = cmp.Or(r.MemorySwapBytes, next.MemorySwapBytes)
+	next.MemoryReservationBytes = cmp.Or(r.MemoryReservationBytes, next.MemoryReservationBytes)
 	next.NanoCPUs = cmp.Or(r.NanoCPUs, next.NanoCPUs)
 	next.PidsLimit = cmp.Or(r.PidsLimit, next.PidsLimit)
 	next.CPUShares = cmp.Or(r.CPUShares, next.CPUShares)

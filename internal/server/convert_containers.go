@@ -210,6 +210,8 @@ func resourcesFromWire(r *v1.Resources) ocispec.Resources {
 		CpusetCPUs:      r.GetCpusetCpus(),
 		ShmBytes:        r.GetShmBytes(),
 		ScratchBytes:    r.GetScratchBytes(),
+
+		MemoryReservationBytes: r.GetMemoryReservationBytes(),
 	}
 }
 
@@ -223,6 +225,8 @@ func resourcesToWire(r ocispec.Resources) *v1.Resources {
 		CpusetCpus:      r.CpusetCPUs,
 		ShmBytes:        r.ShmBytes,
 		ScratchBytes:    r.ScratchBytes,
+
+		MemoryReservationBytes: r.MemoryReservationBytes,
 	}
 }
 

@@ -127,15 +127,32 @@ func (s *system) Events(ctx context.Context, r *connect.Request[v1.EventsRequest
 	if err := stream.Send(nil); err != nil { // headers: the caller knows that it listens
 		return err
 	}
+	until := timeFromWire(r.Msg.GetUntil())
+	var end <-chan time.Time
+	if !until.IsZero() {
+		timer := time.NewTimer(max(0, time.Until(until)))
+		defer timer.Stop()
+		end = timer.C
+	}
 	for {
 		select {
 		case e, more := <-sub.Events:
 			if !more {
 				return errEventsLost
 			}
+			if !until.IsZero() && e.Time.After(until) {
+				return nil
+			}
 			if err := stream.Send(eventToWire(e)); err != nil {
 				return err
 			}
+		case <-end:
+			if len(sub.Events) == 0 { // what happened before is sent first
+				return nil
+			}
+			closed := make(chan time.Time)
+			close(closed)
+			end = closed
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

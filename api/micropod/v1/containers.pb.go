@@ -477,17 +477,18 @@ func (x *Ulimit) GetHard() int64 {
 }
 
 type Resources struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	MemoryBytes     int64                  `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // container's limit; picks the machine's size; 0: default
-	MemorySwapBytes int64                  `protobuf:"varint,2,opt,name=memory_swap_bytes,json=memorySwapBytes,proto3" json:"memory_swap_bytes,omitempty"`
-	NanoCpus        int64                  `protobuf:"varint,3,opt,name=nano_cpus,json=nanoCpus,proto3" json:"nano_cpus,omitempty"`    // billionths of a CPU; picks the machine's vCPUs; 0: 1 CPU
-	PidsLimit       int64                  `protobuf:"varint,4,opt,name=pids_limit,json=pidsLimit,proto3" json:"pids_limit,omitempty"` // 0: default; -1: unlimited
-	CpuShares       int64                  `protobuf:"varint,5,opt,name=cpu_shares,json=cpuShares,proto3" json:"cpu_shares,omitempty"`
-	CpusetCpus      string                 `protobuf:"bytes,6,opt,name=cpuset_cpus,json=cpusetCpus,proto3" json:"cpuset_cpus,omitempty"`
-	ShmBytes        int64                  `protobuf:"varint,7,opt,name=shm_bytes,json=shmBytes,proto3" json:"shm_bytes,omitempty"`             // size of /dev/shm; 0: 64 MiB
-	ScratchBytes    int64                  `protobuf:"varint,8,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"` // size of the writable layer; 0: the daemon's default
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state                  protoimpl.MessageState `protogen:"open.v1"`
+	MemoryBytes            int64                  `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // container's limit; picks the machine's size; 0: default
+	MemorySwapBytes        int64                  `protobuf:"varint,2,opt,name=memory_swap_bytes,json=memorySwapBytes,proto3" json:"memory_swap_bytes,omitempty"`
+	NanoCpus               int64                  `protobuf:"varint,3,opt,name=nano_cpus,json=nanoCpus,proto3" json:"nano_cpus,omitempty"`    // billionths of a CPU; picks the machine's vCPUs; 0: 1 CPU
+	PidsLimit              int64                  `protobuf:"varint,4,opt,name=pids_limit,json=pidsLimit,proto3" json:"pids_limit,omitempty"` // 0: default; -1: unlimited
+	CpuShares              int64                  `protobuf:"varint,5,opt,name=cpu_shares,json=cpuShares,proto3" json:"cpu_shares,omitempty"`
+	CpusetCpus             string                 `protobuf:"bytes,6,opt,name=cpuset_cpus,json=cpusetCpus,proto3" json:"cpuset_cpus,omitempty"`
+	ShmBytes               int64                  `protobuf:"varint,7,opt,name=shm_bytes,json=shmBytes,proto3" json:"shm_bytes,omitempty"`                                             // size of /dev/shm; 0: 64 MiB
+	ScratchBytes           int64                  `protobuf:"varint,8,opt,name=scratch_bytes,json=scratchBytes,proto3" json:"scratch_bytes,omitempty"`                                 // size of the writable layer; 0: the daemon's default
+	MemoryReservationBytes int64                  `protobuf:"varint,9,opt,name=memory_reservation_bytes,json=memoryReservationBytes,proto3" json:"memory_reservation_bytes,omitempty"` // soft limit: not reclaimed below it while others have more; 0: none
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Resources) Reset() {
@@ -572,6 +573,13 @@ func (x *Resources) GetShmBytes() int64 {
 func (x *Resources) GetScratchBytes() int64 {
 	if x != nil {
 		return x.ScratchBytes
+	}
+	return 0
+}
+
+func (x *Resources) GetMemoryReservationBytes() int64 {
+	if x != nil {
+		return x.MemoryReservationBytes
 	}
 	return 0
 }
@@ -4902,7 +4910,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06Ulimit\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
-	"\x04hard\x18\x03 \x01(\x03R\x04hard\"\x98\x02\n" +
+	"\x04hard\x18\x03 \x01(\x03R\x04hard\"\xd2\x02\n" +
 	"\tResources\x12!\n" +
 	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12*\n" +
 	"\x11memory_swap_bytes\x18\x02 \x01(\x03R\x0fmemorySwapBytes\x12\x1b\n" +
@@ -4914,7 +4922,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\vcpuset_cpus\x18\x06 \x01(\tR\n" +
 	"cpusetCpus\x12\x1b\n" +
 	"\tshm_bytes\x18\a \x01(\x03R\bshmBytes\x12#\n" +
-	"\rscratch_bytes\x18\b \x01(\x03R\fscratchBytes\"n\n" +
+	"\rscratch_bytes\x18\b \x01(\x03R\fscratchBytes\x128\n" +
+	"\x18memory_reservation_bytes\x18\t \x01(\x03R\x16memoryReservationBytes\"n\n" +
 	"\x06Device\x12\x1b\n" +
 	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +

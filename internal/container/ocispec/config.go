@@ -64,4 +64,6 @@ type Resources struct {
 	CpusetCPUs      string
 	ShmBytes        int64
 	ScratchBytes    int64 // size of the disk for changes; the machine's affair, not the specification's
+
+	MemoryReservationBytes int64 // soft limit; 0: none
 }

@@ -44,6 +44,9 @@ func checkMemory(r Resources) error {
 	if r.MemoryBytes != 0 && r.MemoryBytes < minMemoryBytes {
 		return invalid("--memory", fmt.Sprint(r.MemoryBytes), "at least 6 MiB are needed", "give a size such as 256m")
 	}
+	if soft := r.MemoryReservationBytes; soft < 0 || soft > 0 && r.MemoryBytes > 0 && soft > r.MemoryBytes {
+		return invalid("--memory-reservation", fmt.Sprint(soft), "is a soft limit and so not above --memory", "")
+	}
 	swap := r.MemorySwapBytes
 	if swap < -1 {
 		return invalid("--memory-swap", fmt.Sprint(swap), "is negative", "-1 means unlimited")
@@ -79,10 +82,16 @@ func checkPids(r Resources) error {
 
 // memoryLimit follows Docker: swap not given is as much again as memory.
 func memoryLimit(r Resources) *specs.LinuxMemory {
-	if r.MemoryBytes == 0 && r.MemorySwapBytes == 0 {
+	if r.MemoryBytes == 0 && r.MemorySwapBytes == 0 && r.MemoryReservationBytes == 0 {
 		return nil
 	}
 	m := &specs.LinuxMemory{}
+	if r.MemoryReservationBytes > 0 {
+		m.Reservation = &r.MemoryReservationBytes
+	}
+	if r.MemoryBytes == 0 && r.MemorySwapBytes == 0 {
+		return m
+	}
 	swap := r.MemorySwapBytes
 	if r.MemoryBytes > 0 {
 		m.Limit = &r.MemoryBytes
