@@ -20,15 +20,13 @@ import (
 // newSaving makes a world whose daemons keep snapshots.
 func newSaving(t *testing.T) *world {
 	t.Helper()
-	var w *world
-	w = newWorld(t, func(c *Config) {
+	return newWorld(t, func(c *Config) {
 		all, err := snapshot.Open(filepath.Join(c.DataDir, "snapshots"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Snapshots = all
 	})
-	return w
 }
 
 // noDrafts looks for what failed snapshots left.
