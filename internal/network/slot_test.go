@@ -84,6 +84,57 @@ func TestFiftySlotsAtOnceDifferInEverything(t *testing.T) {
 	}
 }
 
+// Slots come and go by the hundred, half of them through the pool; nothing piles up.
+func TestFiveHundredSlotsLeaveNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	t.Parallel()
+	host := newNamespace(t, "host")
+	h := host.open(func(c *Config) { c.Spare = 4 })
+	n := h.network(t, NetworkRequest{ID: "n1", Name: "one"})
+	descriptors := openFiles(t)
+	const workers, each = 10, 50
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			for range each {
+				s, err := h.TakeSlot(t.Context(), SlotRequest{Interfaces: []InterfaceRequest{{Network: n.ID}}})
+				if err == nil {
+					err = h.ReleaseSlot(s.ID)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if err := errors.Join(h.DeleteNetwork(n.ID), h.pool.close()); err != nil {
+		t.Fatal(err)
+	}
+	if left := host.left(h); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+	// Other tests open files too; five hundred slots would show all the same.
+	if now := openFiles(t); now > descriptors+200 {
+		t.Errorf("%d descriptors are open, %d were before", now, descriptors)
+	}
+	if rules := host.run("nft list set inet " + h.tableName() + " bridges"); strings.Contains(rules, "elements") {
+		t.Errorf("the table still has\n%s", rules)
+	}
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
 func TestSlotsAreReusedClean(t *testing.T) {
 	t.Parallel()
 	host := newNamespace(t, "host")

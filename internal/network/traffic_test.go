@@ -96,7 +96,7 @@ func (n *namespace) listenUDP(address string) error {
 }
 
 // askLimit is how long an answer may take before silence is the answer.
-const askLimit = 2 * time.Second
+const askLimit = 6 * time.Second
 
 // ask asks what listen answers and returns that, or what went wrong in a few words.
 func (n *namespace) ask(protocol, address string) string {
