@@ -25,6 +25,7 @@ import (
 	"github.com/micropod/micropod/internal/network/portproxy"
 	"github.com/micropod/micropod/internal/rootfs"
 	"github.com/micropod/micropod/internal/server"
+	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/store"
 	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/tracing/recorder"
@@ -51,6 +52,7 @@ type daemon struct {
 	machines   *machine.Service
 	images     *image.Store
 	containers *container.Service
+	snapshots  *snapshot.Catalogue
 	spans      *recorder.Recorder
 }
 
@@ -116,12 +118,16 @@ func (d *daemon) openMachines() (err error) {
 	if err != nil {
 		return err
 	}
+	if d.snapshots, err = snapshot.Open(filepath.Join(d.config.DataDir, "snapshots"), d.log); err != nil {
+		return err
+	}
 	d.machines, err = machine.New(machine.Config{
 		Engines:  []vmm.Engine{d.qemu},
 		DB:       d.db,
 		Boot:     d.boot,
 		MakeDisk: rootfs.CreateScratch,
 
+		Snapshots:      d.snapshots,
 		Templates:      templates,
 		TemplateBounds: template.Bounds{Count: 8},
 
@@ -167,12 +173,13 @@ func converter(l config.ImageLimits) image.ConvertFunc {
 
 func (d *daemon) openContainers() (err error) {
 	d.containers, err = container.New(container.ServiceConfig{
-		Machines: container.FromMachines(d.machines),
-		Images:   d.images,
-		DB:       d.db,
-		Dir:      filepath.Join(d.config.DataDir, "containers"),
-		Events:   d.events,
-		Log:      d.log,
+		Machines:  container.FromMachines(d.machines),
+		Images:    d.images,
+		Snapshots: d.snapshots,
+		DB:        d.db,
+		Dir:       filepath.Join(d.config.DataDir, "containers"),
+		Events:    d.events,
+		Log:       d.log,
 	})
 	return err
 }

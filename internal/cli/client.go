@@ -30,6 +30,7 @@ type client struct {
 	system     micropodv1connect.SystemClient
 	machines   micropodv1connect.FCControlClient
 	templates  micropodv1connect.TemplatesClient
+	snapshots  micropodv1connect.SnapshotsClient
 }
 
 func newClient(socket string, t *trace) *client {
@@ -50,6 +51,7 @@ func newClient(socket string, t *trace) *client {
 		system:     micropodv1connect.NewSystemClient(hc, base),
 		machines:   micropodv1connect.NewFCControlClient(hc, base),
 		templates:  micropodv1connect.NewTemplatesClient(hc, base),
+		snapshots:  micropodv1connect.NewSnapshotsClient(hc, base),
 	}
 }
 

@@ -78,6 +78,7 @@ func (d *fakeDaemon) listen() error {
 	mux.Handle(micropodv1connect.NewContainersHandler(&fakeContainers{fakeDaemon: d}, options))
 	mux.Handle(micropodv1connect.NewImagesHandler(&fakeImageStore{fakeDaemon: d}, options))
 	mux.Handle(micropodv1connect.NewFCControlHandler(&fakeMachines{fakeDaemon: d}, options))
+	mux.Handle(micropodv1connect.NewSnapshotsHandler(&fakeSnapshots{fakeDaemon: d}, options))
 	mux.Handle(micropodv1connect.NewTemplatesHandler(&fakeTemplates{fakeDaemon: d}, options))
 	mux.Handle(micropodv1connect.NewSystemHandler(&fakeSystem{fakeDaemon: d}, options))
 	var protocols http.Protocols

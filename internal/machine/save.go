@@ -150,12 +150,10 @@ func (s *Service) fingerprint(ctx context.Context, name string, c vmm.Config) (s
 
 // keepBootFiles keeps what a VMM reads when it restores the machine: the host's own may be another's by then.
 func keepBootFiles(ctx context.Context, d *snapshot.Draft, c vmm.Config) error {
-	for from, to := range map[string]string{c.Kernel: savedKernel, c.Initrd: savedInitrd} {
-		if err := sparse.Clone(ctx, d.Path(to), from); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(
+		sparse.Clone(ctx, d.Path(savedKernel), c.Kernel),
+		sparse.Clone(ctx, d.Path(savedInitrd), c.Initrd),
+	)
 }
 
 // capture is what happens during the pause.

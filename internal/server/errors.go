@@ -19,6 +19,7 @@ import (
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/network"
 	"github.com/micropod/micropod/internal/rootfs"
+	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/vmm"
 	"github.com/micropod/micropod/internal/vmm/late"
@@ -69,6 +70,12 @@ var faults = []fault{
 	{"engine_unavailable", connect.CodeFailedPrecondition, "micropod doctor tells what is missing", isA[*late.UnavailableError]},
 	{"unsupported", connect.CodeUnimplemented, "", isA[*vmm.UnsupportedError]},
 	{"wrong_state", connect.CodeFailedPrecondition, "", either[*machine.StateError, *container.StateError]},
+	{"snapshot_not_found", connect.CodeNotFound, "", isA[*snapshot.NotFoundError]},
+	{"snapshot_name", connect.CodeAlreadyExists, "", isA[*snapshot.NameError]},
+	{"snapshot_in_use", connect.CodeFailedPrecondition, "", isA[*snapshot.InUseError]},
+	{"snapshot_damaged", connect.CodeDataLoss, "", isA[*snapshot.DamageError]},
+	{"snapshot_mismatch", connect.CodeFailedPrecondition, "", isA[*machine.MismatchError]},
+	{"snapshot_image_missing", connect.CodeFailedPrecondition, "", isA[*container.MissingImageError]},
 	{"image_in_use", connect.CodeFailedPrecondition, "", sentinel(image.ErrInUse)},
 	{"image_platform", connect.CodeFailedPrecondition, "choose an image that is made for this platform", sentinel(image.ErrPlatform)},
 	{"image_unauthorized", connect.CodeUnauthenticated, "check the name, or log in to the registry: micropod login, as docker login, keeps the credentials", sentinel(image.ErrUnauthorized)},

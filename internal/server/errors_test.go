@@ -23,6 +23,7 @@ import (
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/network"
 	"github.com/micropod/micropod/internal/rootfs"
+	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/vmm"
 	"github.com/micropod/micropod/internal/vmm/late"
@@ -46,6 +47,12 @@ func TestErrorsOfTheCore(t *testing.T) {
 		{&machine.NotFoundError{Ref: "x"}, connect.CodeNotFound, "machine_not_found", 0},
 		{&template.NotFoundError{Ref: "x"}, connect.CodeNotFound, "template_not_found", 0},
 		{&template.InUseError{ID: "x"}, connect.CodeFailedPrecondition, "template_in_use", 0},
+		{&snapshot.NotFoundError{Ref: "x"}, connect.CodeNotFound, "snapshot_not_found", 0},
+		{&snapshot.NameError{Name: "x"}, connect.CodeAlreadyExists, "snapshot_name", 0},
+		{&snapshot.InUseError{Ref: "x"}, connect.CodeFailedPrecondition, "snapshot_in_use", 0},
+		{boot(&snapshot.DamageError{Ref: "x"}), connect.CodeDataLoss, "snapshot_damaged", 0},
+		{boot(&machine.MismatchError{Snapshot: "x"}), connect.CodeFailedPrecondition, "snapshot_mismatch", 0},
+		{&container.MissingImageError{Err: image.ErrNotFound}, connect.CodeFailedPrecondition, "snapshot_image_missing", 0},
 		{&container.NotFoundError{Ref: "x"}, connect.CodeNotFound, "container_not_found", 0},
 		{&container.PathError{Missing: true}, connect.CodeNotFound, "path_not_found", 0},
 		{&container.PathError{}, connect.CodeFailedPrecondition, "path_refused", 0},

@@ -26,6 +26,7 @@ const (
 type fcControl struct {
 	machines   *machine.Service
 	containers Containers
+	snapshots  *snapshots
 }
 
 // CreateVM makes a machine and boots it. A boot that fails leaves no machine.
@@ -97,6 +98,30 @@ func (f *fcControl) ResumeVM(ctx context.Context, r *connect.Request[v1.ResumeVM
 	}
 	vm, err := f.vm(r.Msg.VmId)
 	return connect.NewResponse(&v1.ResumeVMResponse{Vm: vm}), err
+}
+
+// CreateVMSnapshot saves a machine.
+func (f *fcControl) CreateVMSnapshot(ctx context.Context, r *connect.Request[v1.CreateVMSnapshotRequest]) (*connect.Response[v1.CreateVMSnapshotResponse], error) {
+	if err := required("vm_id", r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	made, err := f.snapshots.save(ctx, r.Msg.VmId, r.Msg.Name)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&v1.CreateVMSnapshotResponse{Snapshot: snapshotToWire(made)}), nil
+}
+
+// RestoreVMSnapshot makes a machine of a snapshot.
+func (f *fcControl) RestoreVMSnapshot(ctx context.Context, r *connect.Request[v1.RestoreVMSnapshotRequest]) (*connect.Response[v1.RestoreVMSnapshotResponse], error) {
+	if err := required("snapshot", r.Msg.Snapshot); err != nil {
+		return nil, err
+	}
+	_, m, err := f.snapshots.restore(ctx, r.Msg.Snapshot, r.Msg.Name)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&v1.RestoreVMSnapshotResponse{Vm: vmToWire(m)}), nil
 }
 
 // DeleteVM removes a machine, and the container that it was made for.

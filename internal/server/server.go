@@ -33,6 +33,7 @@ import (
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/lan"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/store"
 	"github.com/micropod/micropod/internal/tracing/recorder"
 )
@@ -55,6 +56,9 @@ type Containers interface {
 	Remove(ctx context.Context, ref string, force bool) (id string, err error)
 	LogUsage(ref string) (bytes int64, err error)
 	Check(ctx context.Context) ([]machine.Finding, error)
+	Snapshot(ctx context.Context, ref, name string) (snapshot.Snapshot, error)
+	Restore(ctx context.Context, ref, name string) (container.Info, error)
+	Clone(ctx context.Context, ref string, names []string) (clones []container.Info, paused time.Duration, err error)
 }
 
 // Config is what a Server is made from. All fields but Log are required.
@@ -123,7 +127,9 @@ func (c Config) handler() http.Handler {
 		}),
 	)
 	mux := http.NewServeMux()
-	mux.Handle(micropodv1connect.NewFCControlHandler(&fcControl{c.Machines, c.Containers}, options))
+	saved := &snapshots{c.Machines, c.Containers}
+	mux.Handle(micropodv1connect.NewFCControlHandler(&fcControl{c.Machines, c.Containers, saved}, options))
+	mux.Handle(micropodv1connect.NewSnapshotsHandler(saved, options))
 	mux.Handle(micropodv1connect.NewNetworksHandler(&networks{c.Networks, c.Machines, c.Containers}, options))
 	mux.Handle(micropodv1connect.NewImagesHandler(&images{c.Images}, options))
 	mux.Handle(micropodv1connect.NewSystemHandler(newSystem(c), options))

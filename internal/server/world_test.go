@@ -27,6 +27,7 @@ import (
 	"github.com/micropod/micropod/internal/guest/kernel"
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/store"
 	"github.com/micropod/micropod/internal/vmm"
 	"github.com/micropod/micropod/internal/vmm/enginetest"
@@ -44,6 +45,8 @@ type world struct {
 	images micropodv1connect.ImagesClient
 	system micropodv1connect.SystemClient
 	boxes  micropodv1connect.ContainersClient
+
+	snapshots micropodv1connect.SnapshotsClient
 }
 
 // owned is the containers' side: one container that owns a machine, when machine is set.
@@ -75,6 +78,21 @@ func (o *owned) Remove(_ context.Context, ref string, _ bool) (string, error) {
 
 func (o *owned) Check(context.Context) ([]machine.Finding, error) { return o.findings, nil }
 
+func (o *owned) Snapshot(_ context.Context, ref, name string) (snapshot.Snapshot, error) {
+	return snapshot.Snapshot{ID: "of-" + ref, Name: name}, nil
+}
+
+func (o *owned) Restore(context.Context, string, string) (container.Info, error) {
+	return container.Info{ID: "box", MachineID: o.machine}, nil
+}
+
+func (o *owned) Clone(_ context.Context, _ string, names []string) (clones []container.Info, paused time.Duration, err error) {
+	for _, name := range names {
+		clones = append(clones, container.Info{Name: name})
+	}
+	return clones, time.Millisecond, nil
+}
+
 func (o *owned) LogUsage(string) (int64, error) { return 4096, nil }
 
 // panics is a containers' service whose Get panics.
@@ -103,7 +121,13 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	saved, err := snapshot.Open(filepath.Join(dir, "snapshots"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.machines, err = machine.New(machine.Config{
+		Snapshots: saved,
+
 		Engines:  []vmm.Engine{enginetest.Engine{Host: w.host, Called: "fake"}},
 		DB:       db,
 		Boot:     bootFiles{dir},
@@ -163,6 +187,7 @@ func (w *world) dial(t *testing.T) {
 	w.images = micropodv1connect.NewImagesClient(c, "http://x")
 	w.system = micropodv1connect.NewSystemClient(c, "http://x")
 	w.boxes = micropodv1connect.NewContainersClient(c, "http://x")
+	w.snapshots = micropodv1connect.NewSnapshotsClient(c, "http://x")
 }
 
 // convertNothing writes a file in place of a root file system.

@@ -504,6 +504,198 @@ func (x *ResumeVMResponse) GetVm() *VM {
 	return nil
 }
 
+type CreateVMSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of the snapshot; empty: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateVMSnapshotRequest) Reset() {
+	*x = CreateVMSnapshotRequest{}
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateVMSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateVMSnapshotRequest) ProtoMessage() {}
+
+func (x *CreateVMSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateVMSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*CreateVMSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CreateVMSnapshotRequest) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *CreateVMSnapshotRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type CreateVMSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateVMSnapshotResponse) Reset() {
+	*x = CreateVMSnapshotResponse{}
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateVMSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateVMSnapshotResponse) ProtoMessage() {}
+
+func (x *CreateVMSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateVMSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*CreateVMSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CreateVMSnapshotResponse) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+type RestoreVMSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      string                 `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // of the machine or its container; empty: chosen
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreVMSnapshotRequest) Reset() {
+	*x = RestoreVMSnapshotRequest{}
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreVMSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreVMSnapshotRequest) ProtoMessage() {}
+
+func (x *RestoreVMSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreVMSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*RestoreVMSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RestoreVMSnapshotRequest) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *RestoreVMSnapshotRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RestoreVMSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            *VM                    `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreVMSnapshotResponse) Reset() {
+	*x = RestoreVMSnapshotResponse{}
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreVMSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreVMSnapshotResponse) ProtoMessage() {}
+
+func (x *RestoreVMSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreVMSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*RestoreVMSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RestoreVMSnapshotResponse) GetVm() *VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
 type DeleteVMRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
@@ -514,7 +706,7 @@ type DeleteVMRequest struct {
 
 func (x *DeleteVMRequest) Reset() {
 	*x = DeleteVMRequest{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[10]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +718,7 @@ func (x *DeleteVMRequest) String() string {
 func (*DeleteVMRequest) ProtoMessage() {}
 
 func (x *DeleteVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[10]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +731,7 @@ func (x *DeleteVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVMRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVMRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{10}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteVMRequest) GetVmId() string {
@@ -564,7 +756,7 @@ type DeleteVMResponse struct {
 
 func (x *DeleteVMResponse) Reset() {
 	*x = DeleteVMResponse{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[11]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +768,7 @@ func (x *DeleteVMResponse) String() string {
 func (*DeleteVMResponse) ProtoMessage() {}
 
 func (x *DeleteVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[11]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +781,7 @@ func (x *DeleteVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVMResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVMResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{11}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{15}
 }
 
 type GetVMRequest struct {
@@ -601,7 +793,7 @@ type GetVMRequest struct {
 
 func (x *GetVMRequest) Reset() {
 	*x = GetVMRequest{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[12]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +805,7 @@ func (x *GetVMRequest) String() string {
 func (*GetVMRequest) ProtoMessage() {}
 
 func (x *GetVMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[12]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +818,7 @@ func (x *GetVMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVMRequest.ProtoReflect.Descriptor instead.
 func (*GetVMRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{12}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetVMRequest) GetVmId() string {
@@ -645,7 +837,7 @@ type GetVMResponse struct {
 
 func (x *GetVMResponse) Reset() {
 	*x = GetVMResponse{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[13]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +849,7 @@ func (x *GetVMResponse) String() string {
 func (*GetVMResponse) ProtoMessage() {}
 
 func (x *GetVMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[13]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +862,7 @@ func (x *GetVMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetVMResponse.ProtoReflect.Descriptor instead.
 func (*GetVMResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{13}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetVMResponse) GetVm() *VM {
@@ -689,7 +881,7 @@ type ListVMsRequest struct {
 
 func (x *ListVMsRequest) Reset() {
 	*x = ListVMsRequest{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[14]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +893,7 @@ func (x *ListVMsRequest) String() string {
 func (*ListVMsRequest) ProtoMessage() {}
 
 func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[14]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +906,7 @@ func (x *ListVMsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsRequest.ProtoReflect.Descriptor instead.
 func (*ListVMsRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{14}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListVMsRequest) GetLabels() map[string]string {
@@ -733,7 +925,7 @@ type ListVMsResponse struct {
 
 func (x *ListVMsResponse) Reset() {
 	*x = ListVMsResponse{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[15]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +937,7 @@ func (x *ListVMsResponse) String() string {
 func (*ListVMsResponse) ProtoMessage() {}
 
 func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[15]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +950,7 @@ func (x *ListVMsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVMsResponse.ProtoReflect.Descriptor instead.
 func (*ListVMsResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{15}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListVMsResponse) GetVms() []*VM {
@@ -777,7 +969,7 @@ type ConsoleLogRequest struct {
 
 func (x *ConsoleLogRequest) Reset() {
 	*x = ConsoleLogRequest{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[16]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -789,7 +981,7 @@ func (x *ConsoleLogRequest) String() string {
 func (*ConsoleLogRequest) ProtoMessage() {}
 
 func (x *ConsoleLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[16]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -802,7 +994,7 @@ func (x *ConsoleLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleLogRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleLogRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{16}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ConsoleLogRequest) GetVmId() string {
@@ -821,7 +1013,7 @@ type ConsoleLogResponse struct {
 
 func (x *ConsoleLogResponse) Reset() {
 	*x = ConsoleLogResponse{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[17]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1025,7 @@ func (x *ConsoleLogResponse) String() string {
 func (*ConsoleLogResponse) ProtoMessage() {}
 
 func (x *ConsoleLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[17]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1038,7 @@ func (x *ConsoleLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleLogResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleLogResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{17}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ConsoleLogResponse) GetData() []byte {
@@ -860,7 +1052,7 @@ var File_micropod_v1_fccontrol_proto protoreflect.FileDescriptor
 
 const file_micropod_v1_fccontrol_proto_rawDesc = "" +
 	"\n" +
-	"\x1bmicropod/v1/fccontrol.proto\x12\vmicropod.v1\x1a\x17micropod/v1/types.proto\"\x84\x01\n" +
+	"\x1bmicropod/v1/fccontrol.proto\x12\vmicropod.v1\x1a\x1bmicropod/v1/snapshots.proto\x1a\x17micropod/v1/types.proto\"\x84\x01\n" +
 	"\x0fCreateVMRequest\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
@@ -885,6 +1077,16 @@ const file_micropod_v1_fccontrol_proto_rawDesc = "" +
 	"\x0fResumeVMRequest\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\"3\n" +
 	"\x10ResumeVMResponse\x12\x1f\n" +
+	"\x02vm\x18\x01 \x01(\v2\x0f.micropod.v1.VMR\x02vm\"B\n" +
+	"\x17CreateVMSnapshotRequest\x12\x13\n" +
+	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"M\n" +
+	"\x18CreateVMSnapshotResponse\x121\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x15.micropod.v1.SnapshotR\bsnapshot\"J\n" +
+	"\x18RestoreVMSnapshotRequest\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"<\n" +
+	"\x19RestoreVMSnapshotResponse\x12\x1f\n" +
 	"\x02vm\x18\x01 \x01(\v2\x0f.micropod.v1.VMR\x02vm\"<\n" +
 	"\x0fDeleteVMRequest\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x14\n" +
@@ -904,13 +1106,15 @@ const file_micropod_v1_fccontrol_proto_rawDesc = "" +
 	"\x11ConsoleLogRequest\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\"(\n" +
 	"\x12ConsoleLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x8a\x05\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xcf\x06\n" +
 	"\tFCControl\x12G\n" +
 	"\bCreateVM\x12\x1c.micropod.v1.CreateVMRequest\x1a\x1d.micropod.v1.CreateVMResponse\x12D\n" +
 	"\aStartVM\x12\x1b.micropod.v1.StartVMRequest\x1a\x1c.micropod.v1.StartVMResponse\x12A\n" +
 	"\x06StopVM\x12\x1a.micropod.v1.StopVMRequest\x1a\x1b.micropod.v1.StopVMResponse\x12D\n" +
 	"\aPauseVM\x12\x1b.micropod.v1.PauseVMRequest\x1a\x1c.micropod.v1.PauseVMResponse\x12G\n" +
-	"\bResumeVM\x12\x1c.micropod.v1.ResumeVMRequest\x1a\x1d.micropod.v1.ResumeVMResponse\x12G\n" +
+	"\bResumeVM\x12\x1c.micropod.v1.ResumeVMRequest\x1a\x1d.micropod.v1.ResumeVMResponse\x12_\n" +
+	"\x10CreateVMSnapshot\x12$.micropod.v1.CreateVMSnapshotRequest\x1a%.micropod.v1.CreateVMSnapshotResponse\x12b\n" +
+	"\x11RestoreVMSnapshot\x12%.micropod.v1.RestoreVMSnapshotRequest\x1a&.micropod.v1.RestoreVMSnapshotResponse\x12G\n" +
 	"\bDeleteVM\x12\x1c.micropod.v1.DeleteVMRequest\x1a\x1d.micropod.v1.DeleteVMResponse\x12>\n" +
 	"\x05GetVM\x12\x19.micropod.v1.GetVMRequest\x1a\x1a.micropod.v1.GetVMResponse\x12D\n" +
 	"\aListVMs\x12\x1b.micropod.v1.ListVMsRequest\x1a\x1c.micropod.v1.ListVMsResponse\x12M\n" +
@@ -929,63 +1133,74 @@ func file_micropod_v1_fccontrol_proto_rawDescGZIP() []byte {
 	return file_micropod_v1_fccontrol_proto_rawDescData
 }
 
-var file_micropod_v1_fccontrol_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_micropod_v1_fccontrol_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_micropod_v1_fccontrol_proto_goTypes = []any{
-	(*CreateVMRequest)(nil),    // 0: micropod.v1.CreateVMRequest
-	(*CreateVMResponse)(nil),   // 1: micropod.v1.CreateVMResponse
-	(*StartVMRequest)(nil),     // 2: micropod.v1.StartVMRequest
-	(*StartVMResponse)(nil),    // 3: micropod.v1.StartVMResponse
-	(*StopVMRequest)(nil),      // 4: micropod.v1.StopVMRequest
-	(*StopVMResponse)(nil),     // 5: micropod.v1.StopVMResponse
-	(*PauseVMRequest)(nil),     // 6: micropod.v1.PauseVMRequest
-	(*PauseVMResponse)(nil),    // 7: micropod.v1.PauseVMResponse
-	(*ResumeVMRequest)(nil),    // 8: micropod.v1.ResumeVMRequest
-	(*ResumeVMResponse)(nil),   // 9: micropod.v1.ResumeVMResponse
-	(*DeleteVMRequest)(nil),    // 10: micropod.v1.DeleteVMRequest
-	(*DeleteVMResponse)(nil),   // 11: micropod.v1.DeleteVMResponse
-	(*GetVMRequest)(nil),       // 12: micropod.v1.GetVMRequest
-	(*GetVMResponse)(nil),      // 13: micropod.v1.GetVMResponse
-	(*ListVMsRequest)(nil),     // 14: micropod.v1.ListVMsRequest
-	(*ListVMsResponse)(nil),    // 15: micropod.v1.ListVMsResponse
-	(*ConsoleLogRequest)(nil),  // 16: micropod.v1.ConsoleLogRequest
-	(*ConsoleLogResponse)(nil), // 17: micropod.v1.ConsoleLogResponse
-	nil,                        // 18: micropod.v1.ListVMsRequest.LabelsEntry
-	(*VMConfig)(nil),           // 19: micropod.v1.VMConfig
-	(*VM)(nil),                 // 20: micropod.v1.VM
+	(*CreateVMRequest)(nil),           // 0: micropod.v1.CreateVMRequest
+	(*CreateVMResponse)(nil),          // 1: micropod.v1.CreateVMResponse
+	(*StartVMRequest)(nil),            // 2: micropod.v1.StartVMRequest
+	(*StartVMResponse)(nil),           // 3: micropod.v1.StartVMResponse
+	(*StopVMRequest)(nil),             // 4: micropod.v1.StopVMRequest
+	(*StopVMResponse)(nil),            // 5: micropod.v1.StopVMResponse
+	(*PauseVMRequest)(nil),            // 6: micropod.v1.PauseVMRequest
+	(*PauseVMResponse)(nil),           // 7: micropod.v1.PauseVMResponse
+	(*ResumeVMRequest)(nil),           // 8: micropod.v1.ResumeVMRequest
+	(*ResumeVMResponse)(nil),          // 9: micropod.v1.ResumeVMResponse
+	(*CreateVMSnapshotRequest)(nil),   // 10: micropod.v1.CreateVMSnapshotRequest
+	(*CreateVMSnapshotResponse)(nil),  // 11: micropod.v1.CreateVMSnapshotResponse
+	(*RestoreVMSnapshotRequest)(nil),  // 12: micropod.v1.RestoreVMSnapshotRequest
+	(*RestoreVMSnapshotResponse)(nil), // 13: micropod.v1.RestoreVMSnapshotResponse
+	(*DeleteVMRequest)(nil),           // 14: micropod.v1.DeleteVMRequest
+	(*DeleteVMResponse)(nil),          // 15: micropod.v1.DeleteVMResponse
+	(*GetVMRequest)(nil),              // 16: micropod.v1.GetVMRequest
+	(*GetVMResponse)(nil),             // 17: micropod.v1.GetVMResponse
+	(*ListVMsRequest)(nil),            // 18: micropod.v1.ListVMsRequest
+	(*ListVMsResponse)(nil),           // 19: micropod.v1.ListVMsResponse
+	(*ConsoleLogRequest)(nil),         // 20: micropod.v1.ConsoleLogRequest
+	(*ConsoleLogResponse)(nil),        // 21: micropod.v1.ConsoleLogResponse
+	nil,                               // 22: micropod.v1.ListVMsRequest.LabelsEntry
+	(*VMConfig)(nil),                  // 23: micropod.v1.VMConfig
+	(*VM)(nil),                        // 24: micropod.v1.VM
+	(*Snapshot)(nil),                  // 25: micropod.v1.Snapshot
 }
 var file_micropod_v1_fccontrol_proto_depIdxs = []int32{
-	19, // 0: micropod.v1.CreateVMRequest.config:type_name -> micropod.v1.VMConfig
-	20, // 1: micropod.v1.CreateVMResponse.vm:type_name -> micropod.v1.VM
-	20, // 2: micropod.v1.StartVMResponse.vm:type_name -> micropod.v1.VM
-	20, // 3: micropod.v1.StopVMResponse.vm:type_name -> micropod.v1.VM
-	20, // 4: micropod.v1.PauseVMResponse.vm:type_name -> micropod.v1.VM
-	20, // 5: micropod.v1.ResumeVMResponse.vm:type_name -> micropod.v1.VM
-	20, // 6: micropod.v1.GetVMResponse.vm:type_name -> micropod.v1.VM
-	18, // 7: micropod.v1.ListVMsRequest.labels:type_name -> micropod.v1.ListVMsRequest.LabelsEntry
-	20, // 8: micropod.v1.ListVMsResponse.vms:type_name -> micropod.v1.VM
-	0,  // 9: micropod.v1.FCControl.CreateVM:input_type -> micropod.v1.CreateVMRequest
-	2,  // 10: micropod.v1.FCControl.StartVM:input_type -> micropod.v1.StartVMRequest
-	4,  // 11: micropod.v1.FCControl.StopVM:input_type -> micropod.v1.StopVMRequest
-	6,  // 12: micropod.v1.FCControl.PauseVM:input_type -> micropod.v1.PauseVMRequest
-	8,  // 13: micropod.v1.FCControl.ResumeVM:input_type -> micropod.v1.ResumeVMRequest
-	10, // 14: micropod.v1.FCControl.DeleteVM:input_type -> micropod.v1.DeleteVMRequest
-	12, // 15: micropod.v1.FCControl.GetVM:input_type -> micropod.v1.GetVMRequest
-	14, // 16: micropod.v1.FCControl.ListVMs:input_type -> micropod.v1.ListVMsRequest
-	16, // 17: micropod.v1.FCControl.ConsoleLog:input_type -> micropod.v1.ConsoleLogRequest
-	1,  // 18: micropod.v1.FCControl.CreateVM:output_type -> micropod.v1.CreateVMResponse
-	3,  // 19: micropod.v1.FCControl.StartVM:output_type -> micropod.v1.StartVMResponse
-	5,  // 20: micropod.v1.FCControl.StopVM:output_type -> micropod.v1.StopVMResponse
-	7,  // 21: micropod.v1.FCControl.PauseVM:output_type -> micropod.v1.PauseVMResponse
-	9,  // 22: micropod.v1.FCControl.ResumeVM:output_type -> micropod.v1.ResumeVMResponse
-	11, // 23: micropod.v1.FCControl.DeleteVM:output_type -> micropod.v1.DeleteVMResponse
-	13, // 24: micropod.v1.FCControl.GetVM:output_type -> micropod.v1.GetVMResponse
-	15, // 25: micropod.v1.FCControl.ListVMs:output_type -> micropod.v1.ListVMsResponse
-	17, // 26: micropod.v1.FCControl.ConsoleLog:output_type -> micropod.v1.ConsoleLogResponse
-	18, // [18:27] is the sub-list for method output_type
-	9,  // [9:18] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	23, // 0: micropod.v1.CreateVMRequest.config:type_name -> micropod.v1.VMConfig
+	24, // 1: micropod.v1.CreateVMResponse.vm:type_name -> micropod.v1.VM
+	24, // 2: micropod.v1.StartVMResponse.vm:type_name -> micropod.v1.VM
+	24, // 3: micropod.v1.StopVMResponse.vm:type_name -> micropod.v1.VM
+	24, // 4: micropod.v1.PauseVMResponse.vm:type_name -> micropod.v1.VM
+	24, // 5: micropod.v1.ResumeVMResponse.vm:type_name -> micropod.v1.VM
+	25, // 6: micropod.v1.CreateVMSnapshotResponse.snapshot:type_name -> micropod.v1.Snapshot
+	24, // 7: micropod.v1.RestoreVMSnapshotResponse.vm:type_name -> micropod.v1.VM
+	24, // 8: micropod.v1.GetVMResponse.vm:type_name -> micropod.v1.VM
+	22, // 9: micropod.v1.ListVMsRequest.labels:type_name -> micropod.v1.ListVMsRequest.LabelsEntry
+	24, // 10: micropod.v1.ListVMsResponse.vms:type_name -> micropod.v1.VM
+	0,  // 11: micropod.v1.FCControl.CreateVM:input_type -> micropod.v1.CreateVMRequest
+	2,  // 12: micropod.v1.FCControl.StartVM:input_type -> micropod.v1.StartVMRequest
+	4,  // 13: micropod.v1.FCControl.StopVM:input_type -> micropod.v1.StopVMRequest
+	6,  // 14: micropod.v1.FCControl.PauseVM:input_type -> micropod.v1.PauseVMRequest
+	8,  // 15: micropod.v1.FCControl.ResumeVM:input_type -> micropod.v1.ResumeVMRequest
+	10, // 16: micropod.v1.FCControl.CreateVMSnapshot:input_type -> micropod.v1.CreateVMSnapshotRequest
+	12, // 17: micropod.v1.FCControl.RestoreVMSnapshot:input_type -> micropod.v1.RestoreVMSnapshotRequest
+	14, // 18: micropod.v1.FCControl.DeleteVM:input_type -> micropod.v1.DeleteVMRequest
+	16, // 19: micropod.v1.FCControl.GetVM:input_type -> micropod.v1.GetVMRequest
+	18, // 20: micropod.v1.FCControl.ListVMs:input_type -> micropod.v1.ListVMsRequest
+	20, // 21: micropod.v1.FCControl.ConsoleLog:input_type -> micropod.v1.ConsoleLogRequest
+	1,  // 22: micropod.v1.FCControl.CreateVM:output_type -> micropod.v1.CreateVMResponse
+	3,  // 23: micropod.v1.FCControl.StartVM:output_type -> micropod.v1.StartVMResponse
+	5,  // 24: micropod.v1.FCControl.StopVM:output_type -> micropod.v1.StopVMResponse
+	7,  // 25: micropod.v1.FCControl.PauseVM:output_type -> micropod.v1.PauseVMResponse
+	9,  // 26: micropod.v1.FCControl.ResumeVM:output_type -> micropod.v1.ResumeVMResponse
+	11, // 27: micropod.v1.FCControl.CreateVMSnapshot:output_type -> micropod.v1.CreateVMSnapshotResponse
+	13, // 28: micropod.v1.FCControl.RestoreVMSnapshot:output_type -> micropod.v1.RestoreVMSnapshotResponse
+	15, // 29: micropod.v1.FCControl.DeleteVM:output_type -> micropod.v1.DeleteVMResponse
+	17, // 30: micropod.v1.FCControl.GetVM:output_type -> micropod.v1.GetVMResponse
+	19, // 31: micropod.v1.FCControl.ListVMs:output_type -> micropod.v1.ListVMsResponse
+	21, // 32: micropod.v1.FCControl.ConsoleLog:output_type -> micropod.v1.ConsoleLogResponse
+	22, // [22:33] is the sub-list for method output_type
+	11, // [11:22] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_fccontrol_proto_init() }
@@ -993,6 +1208,7 @@ func file_micropod_v1_fccontrol_proto_init() {
 	if File_micropod_v1_fccontrol_proto != nil {
 		return
 	}
+	file_micropod_v1_snapshots_proto_init()
 	file_micropod_v1_types_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1000,7 +1216,7 @@ func file_micropod_v1_fccontrol_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_fccontrol_proto_rawDesc), len(file_micropod_v1_fccontrol_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -46,6 +46,12 @@ const (
 	FCControlPauseVMProcedure = "/micropod.v1.FCControl/PauseVM"
 	// FCControlResumeVMProcedure is the fully-qualified name of the FCControl's ResumeVM RPC.
 	FCControlResumeVMProcedure = "/micropod.v1.FCControl/ResumeVM"
+	// FCControlCreateVMSnapshotProcedure is the fully-qualified name of the FCControl's
+	// CreateVMSnapshot RPC.
+	FCControlCreateVMSnapshotProcedure = "/micropod.v1.FCControl/CreateVMSnapshot"
+	// FCControlRestoreVMSnapshotProcedure is the fully-qualified name of the FCControl's
+	// RestoreVMSnapshot RPC.
+	FCControlRestoreVMSnapshotProcedure = "/micropod.v1.FCControl/RestoreVMSnapshot"
 	// FCControlDeleteVMProcedure is the fully-qualified name of the FCControl's DeleteVM RPC.
 	FCControlDeleteVMProcedure = "/micropod.v1.FCControl/DeleteVM"
 	// FCControlGetVMProcedure is the fully-qualified name of the FCControl's GetVM RPC.
@@ -67,6 +73,10 @@ type FCControlClient interface {
 	// PauseVM stops the vCPUs of a running machine; ResumeVM lets them run on and sets the guest's clock.
 	PauseVM(context.Context, *connect.Request[v1.PauseVMRequest]) (*connect.Response[v1.PauseVMResponse], error)
 	ResumeVM(context.Context, *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error)
+	// CreateVMSnapshot saves a running or paused machine, RestoreVMSnapshot makes a new one that goes on from
+	// there: as Snapshots.Create and Restore do.
+	CreateVMSnapshot(context.Context, *connect.Request[v1.CreateVMSnapshotRequest]) (*connect.Response[v1.CreateVMSnapshotResponse], error)
+	RestoreVMSnapshot(context.Context, *connect.Request[v1.RestoreVMSnapshotRequest]) (*connect.Response[v1.RestoreVMSnapshotResponse], error)
 	// DeleteVM removes a stopped machine, or any with force. Its containers go with it.
 	DeleteVM(context.Context, *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error)
 	GetVM(context.Context, *connect.Request[v1.GetVMRequest]) (*connect.Response[v1.GetVMResponse], error)
@@ -116,6 +126,18 @@ func NewFCControlClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(fCControlMethods.ByName("ResumeVM")),
 			connect.WithClientOptions(opts...),
 		),
+		createVMSnapshot: connect.NewClient[v1.CreateVMSnapshotRequest, v1.CreateVMSnapshotResponse](
+			httpClient,
+			baseURL+FCControlCreateVMSnapshotProcedure,
+			connect.WithSchema(fCControlMethods.ByName("CreateVMSnapshot")),
+			connect.WithClientOptions(opts...),
+		),
+		restoreVMSnapshot: connect.NewClient[v1.RestoreVMSnapshotRequest, v1.RestoreVMSnapshotResponse](
+			httpClient,
+			baseURL+FCControlRestoreVMSnapshotProcedure,
+			connect.WithSchema(fCControlMethods.ByName("RestoreVMSnapshot")),
+			connect.WithClientOptions(opts...),
+		),
 		deleteVM: connect.NewClient[v1.DeleteVMRequest, v1.DeleteVMResponse](
 			httpClient,
 			baseURL+FCControlDeleteVMProcedure,
@@ -145,15 +167,17 @@ func NewFCControlClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 
 // fCControlClient implements FCControlClient.
 type fCControlClient struct {
-	createVM   *connect.Client[v1.CreateVMRequest, v1.CreateVMResponse]
-	startVM    *connect.Client[v1.StartVMRequest, v1.StartVMResponse]
-	stopVM     *connect.Client[v1.StopVMRequest, v1.StopVMResponse]
-	pauseVM    *connect.Client[v1.PauseVMRequest, v1.PauseVMResponse]
-	resumeVM   *connect.Client[v1.ResumeVMRequest, v1.ResumeVMResponse]
-	deleteVM   *connect.Client[v1.DeleteVMRequest, v1.DeleteVMResponse]
-	getVM      *connect.Client[v1.GetVMRequest, v1.GetVMResponse]
-	listVMs    *connect.Client[v1.ListVMsRequest, v1.ListVMsResponse]
-	consoleLog *connect.Client[v1.ConsoleLogRequest, v1.ConsoleLogResponse]
+	createVM          *connect.Client[v1.CreateVMRequest, v1.CreateVMResponse]
+	startVM           *connect.Client[v1.StartVMRequest, v1.StartVMResponse]
+	stopVM            *connect.Client[v1.StopVMRequest, v1.StopVMResponse]
+	pauseVM           *connect.Client[v1.PauseVMRequest, v1.PauseVMResponse]
+	resumeVM          *connect.Client[v1.ResumeVMRequest, v1.ResumeVMResponse]
+	createVMSnapshot  *connect.Client[v1.CreateVMSnapshotRequest, v1.CreateVMSnapshotResponse]
+	restoreVMSnapshot *connect.Client[v1.RestoreVMSnapshotRequest, v1.RestoreVMSnapshotResponse]
+	deleteVM          *connect.Client[v1.DeleteVMRequest, v1.DeleteVMResponse]
+	getVM             *connect.Client[v1.GetVMRequest, v1.GetVMResponse]
+	listVMs           *connect.Client[v1.ListVMsRequest, v1.ListVMsResponse]
+	consoleLog        *connect.Client[v1.ConsoleLogRequest, v1.ConsoleLogResponse]
 }
 
 // CreateVM calls micropod.v1.FCControl.CreateVM.
@@ -179,6 +203,16 @@ func (c *fCControlClient) PauseVM(ctx context.Context, req *connect.Request[v1.P
 // ResumeVM calls micropod.v1.FCControl.ResumeVM.
 func (c *fCControlClient) ResumeVM(ctx context.Context, req *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error) {
 	return c.resumeVM.CallUnary(ctx, req)
+}
+
+// CreateVMSnapshot calls micropod.v1.FCControl.CreateVMSnapshot.
+func (c *fCControlClient) CreateVMSnapshot(ctx context.Context, req *connect.Request[v1.CreateVMSnapshotRequest]) (*connect.Response[v1.CreateVMSnapshotResponse], error) {
+	return c.createVMSnapshot.CallUnary(ctx, req)
+}
+
+// RestoreVMSnapshot calls micropod.v1.FCControl.RestoreVMSnapshot.
+func (c *fCControlClient) RestoreVMSnapshot(ctx context.Context, req *connect.Request[v1.RestoreVMSnapshotRequest]) (*connect.Response[v1.RestoreVMSnapshotResponse], error) {
+	return c.restoreVMSnapshot.CallUnary(ctx, req)
 }
 
 // DeleteVM calls micropod.v1.FCControl.DeleteVM.
@@ -212,6 +246,10 @@ type FCControlHandler interface {
 	// PauseVM stops the vCPUs of a running machine; ResumeVM lets them run on and sets the guest's clock.
 	PauseVM(context.Context, *connect.Request[v1.PauseVMRequest]) (*connect.Response[v1.PauseVMResponse], error)
 	ResumeVM(context.Context, *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error)
+	// CreateVMSnapshot saves a running or paused machine, RestoreVMSnapshot makes a new one that goes on from
+	// there: as Snapshots.Create and Restore do.
+	CreateVMSnapshot(context.Context, *connect.Request[v1.CreateVMSnapshotRequest]) (*connect.Response[v1.CreateVMSnapshotResponse], error)
+	RestoreVMSnapshot(context.Context, *connect.Request[v1.RestoreVMSnapshotRequest]) (*connect.Response[v1.RestoreVMSnapshotResponse], error)
 	// DeleteVM removes a stopped machine, or any with force. Its containers go with it.
 	DeleteVM(context.Context, *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error)
 	GetVM(context.Context, *connect.Request[v1.GetVMRequest]) (*connect.Response[v1.GetVMResponse], error)
@@ -257,6 +295,18 @@ func NewFCControlHandler(svc FCControlHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(fCControlMethods.ByName("ResumeVM")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fCControlCreateVMSnapshotHandler := connect.NewUnaryHandler(
+		FCControlCreateVMSnapshotProcedure,
+		svc.CreateVMSnapshot,
+		connect.WithSchema(fCControlMethods.ByName("CreateVMSnapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fCControlRestoreVMSnapshotHandler := connect.NewUnaryHandler(
+		FCControlRestoreVMSnapshotProcedure,
+		svc.RestoreVMSnapshot,
+		connect.WithSchema(fCControlMethods.ByName("RestoreVMSnapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
 	fCControlDeleteVMHandler := connect.NewUnaryHandler(
 		FCControlDeleteVMProcedure,
 		svc.DeleteVM,
@@ -293,6 +343,10 @@ func NewFCControlHandler(svc FCControlHandler, opts ...connect.HandlerOption) (s
 			fCControlPauseVMHandler.ServeHTTP(w, r)
 		case FCControlResumeVMProcedure:
 			fCControlResumeVMHandler.ServeHTTP(w, r)
+		case FCControlCreateVMSnapshotProcedure:
+			fCControlCreateVMSnapshotHandler.ServeHTTP(w, r)
+		case FCControlRestoreVMSnapshotProcedure:
+			fCControlRestoreVMSnapshotHandler.ServeHTTP(w, r)
 		case FCControlDeleteVMProcedure:
 			fCControlDeleteVMHandler.ServeHTTP(w, r)
 		case FCControlGetVMProcedure:
@@ -328,6 +382,14 @@ func (UnimplementedFCControlHandler) PauseVM(context.Context, *connect.Request[v
 
 func (UnimplementedFCControlHandler) ResumeVM(context.Context, *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.FCControl.ResumeVM is not implemented"))
+}
+
+func (UnimplementedFCControlHandler) CreateVMSnapshot(context.Context, *connect.Request[v1.CreateVMSnapshotRequest]) (*connect.Response[v1.CreateVMSnapshotResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.FCControl.CreateVMSnapshot is not implemented"))
+}
+
+func (UnimplementedFCControlHandler) RestoreVMSnapshot(context.Context, *connect.Request[v1.RestoreVMSnapshotRequest]) (*connect.Response[v1.RestoreVMSnapshotResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.FCControl.RestoreVMSnapshot is not implemented"))
 }
 
 func (UnimplementedFCControlHandler) DeleteVM(context.Context, *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error) {
