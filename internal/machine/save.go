@@ -150,10 +150,15 @@ func (s *Service) fingerprint(ctx context.Context, name string, c vmm.Config) (s
 
 // keepBootFiles keeps what a VMM reads when it restores the machine: the host's own may be another's by then.
 func keepBootFiles(ctx context.Context, d *snapshot.Draft, c vmm.Config) error {
-	return errors.Join(
+	err := errors.Join(
 		sparse.Clone(ctx, d.Path(savedKernel), c.Kernel),
 		sparse.Clone(ctx, d.Path(savedInitrd), c.Initrd),
 	)
+	if err != nil {
+		return err
+	}
+	// The VMM's own user reads them; they are no secret.
+	return errors.Join(os.Chmod(d.Path(savedKernel), 0o644), os.Chmod(d.Path(savedInitrd), 0o644))
 }
 
 // capture is what happens during the pause.

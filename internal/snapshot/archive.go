@@ -194,7 +194,8 @@ func (d *Draft) unpackFile(ctx context.Context, name string, r io.Reader) error 
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	// The catalogue's folder keeps others out; a VMM's own user reads some of the files.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
