@@ -103,6 +103,15 @@ func parseExposed(text string) ([]machine.Port, error) {
 	return list, nil
 }
 
+// elsewhere is what a copy of the container can have beside it: what one alone can have stays with that.
+func (n Network) elsewhere() Network {
+	joins := slices.Clone(n.Joins)
+	for i := range joins {
+		joins[i].Addrs, joins[i].MAC = nil, nil
+	}
+	return Network{Joins: joins}
+}
+
 func (n Network) none() bool { return len(n.Joins) == 1 && n.Joins[0].Network == NoNetwork }
 
 func (n Network) check() error {

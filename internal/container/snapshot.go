@@ -126,6 +126,7 @@ func keptRecord(from *snapshot.Snapshot) (record, error) {
 		GuestID: was.guestID(), Args: was.Args, Created: time.Now().UTC(),
 	}
 	r.MachineID = r.ID[:machineIDLength]
+	r.Config.Network = was.Config.Network.elsewhere()
 	return r, nil
 }
 
