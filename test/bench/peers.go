@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
 // measurePeers times the same image's true in container runtimes of the host, which have no
@@ -28,7 +29,7 @@ func measurePeers(ctx context.Context, s *setup, r *report) error {
 		{"crun", nil, []string{"crun", "--root", root + "-crun", "run", "--bundle", bundle, "bench-crun"}},
 		{"runc", nil, []string{"runc", "--root", root + "-runc", "run", "--bundle", bundle, "bench-runc"}},
 		{"podman", []string{"podman", "--root", root + "-podman", "--runroot", root + "-podmanrun", "load", "-q", "-i", s.archive},
-			[]string{"podman", "--root", root + "-podman", "--runroot", root + "-podmanrun", "run", "--rm", "--network", "none", "busybox", "true"}},
+			[]string{"podman", "--root", root + "-podman", "--runroot", root + "-podmanrun", "--cgroup-manager", "cgroupfs", "run", "--rm", "--ulimit", "host", "--network", "none", "busybox", "true"}},
 	} {
 		if _, err := exec.LookPath(peer.name); err != nil || bundle == "" && peer.name != "podman" {
 			r.add("peer: "+peer.name+" (not installed)", "ms", nil, 0, "apt-get install "+peer.name)
@@ -53,44 +54,32 @@ func measurePeers(ctx context.Context, s *setup, r *report) error {
 	return nil
 }
 
+// firstLine is the beginning of what an error says behind the command it is of.
 func firstLine(err error) string {
 	text := err.Error()
-	for i, c := range text {
-		if c == '\n' || i > 120 {
-			return text[:i]
-		}
+	if at := strings.Index(text, "exit status"); at >= 0 {
+		text = text[at:]
 	}
-	return text
+	text, _, _ = strings.Cut(text, "\n")
+	return text[:min(len(text), 120)]
 }
 
-// bundle unpacks the image for runc and crun; empty when umoci is missing.
+// bundle unpacks the image for runc and crun; empty when umoci is missing. umoci reads OCI
+// manifests only.
 func (s *setup) bundle(ctx context.Context) (string, error) {
-	if _, err := exec.LookPath("umoci"); err != nil {
+	if !installed([]string{"umoci", "skopeo"}) {
 		return "", nil
 	}
 	layout, bundle := filepath.Join(s.dir, "peer-layout"), filepath.Join(s.dir, "peer-bundle")
 	for _, args := range [][]string{
-		{"mkdir", "-p", layout},
-		{"tar", "-C", layout, "-xf", s.archive},
+		{"skopeo", "copy", "-q", "--format", "oci", "oci-archive:" + s.archive, "oci:" + layout + ":one"},
+		{"umoci", "unpack", "--image", layout + ":one", bundle},
 	} {
 		if _, err := output(exec.CommandContext(ctx, args[0], args[1:]...)); err != nil {
 			return "", err
 		}
 	}
-	if err := tagOnly(ctx, layout, bundle); err != nil {
-		return "", err
-	}
 	return bundle, runTrue(filepath.Join(bundle, "config.json"))
-}
-
-// tagOnly unpacks the one image of a layout, whatever its tag.
-func tagOnly(ctx context.Context, layout, bundle string) error {
-	tag, err := output(exec.CommandContext(ctx, "umoci", "ls", "--layout", layout))
-	if err != nil {
-		return err
-	}
-	_, err = output(exec.CommandContext(ctx, "umoci", "unpack", "--image", layout+":"+tag, bundle))
-	return err
 }
 
 // runTrue edits a runtime specification so that it runs true without a terminal.
