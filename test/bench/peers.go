@@ -28,8 +28,8 @@ func measurePeers(ctx context.Context, s *setup, r *report) error {
 	}{
 		{"crun", nil, []string{"crun", "--root", root + "-crun", "run", "--bundle", bundle, "bench-crun"}},
 		{"runc", nil, []string{"runc", "--root", root + "-runc", "run", "--bundle", bundle, "bench-runc"}},
-		{"podman", []string{"podman", "--root", root + "-podman", "--runroot", root + "-podmanrun", "load", "-q", "-i", s.archive},
-			[]string{"podman", "--root", root + "-podman", "--runroot", root + "-podmanrun", "--cgroup-manager", "cgroupfs", "run", "--rm", "--ulimit", "host", "--network", "none", "busybox", "true"}},
+		{"podman", []string{"podman", "--root", root + "-podman", "--runroot", filepath.Join(s.dir, "pr"), "load", "-q", "-i", s.archive},
+			[]string{"podman", "--root", root + "-podman", "--runroot", filepath.Join(s.dir, "pr"), "--cgroup-manager", "cgroupfs", "run", "--rm", "--ulimit", "host", "--network", "none", "busybox", "true"}},
 	} {
 		if _, err := exec.LookPath(peer.name); err != nil || bundle == "" && peer.name != "podman" {
 			r.add("peer: "+peer.name+" (not installed)", "ms", nil, 0, "apt-get install "+peer.name)
