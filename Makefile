@@ -16,7 +16,7 @@ LDFLAGS := -s -w -X github.com/micropod/micropod/internal/version.Version=$(VERS
 AGENT_MAX := 8388608
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-cover demo test check lint generate bench soak clean
+.PHONY: help build build-cover deb demo test check lint generate bench soak clean
 
 ## help: print this
 help:
@@ -35,6 +35,10 @@ build-cover:
 	@mkdir -p $(BIN)/cover
 	$(GO) build -trimpath -cover -covermode=atomic -coverpkg=./... -o $(BIN)/cover/ ./cmd/micropod
 	$(GO) build -trimpath -cover -covermode=atomic -coverpkg=./... -tags cover -o $(BIN)/cover/ ./cmd/micropodd ./cmd/micropod-agent
+
+## deb: a Debian package of the binaries in bin/, with completions, manual pages and systemd's units
+deb: build
+	@scripts/deb.sh
 
 ## demo: install what is missing, build, make a Debian image from packages, run it in a microVM
 demo:

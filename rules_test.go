@@ -110,6 +110,7 @@ var mayImport = map[string]string{
 	"api/micropod":     "",
 	"test":             "*",
 	"scripts/coverage": "",
+	"scripts/manpages": "cli",
 }
 
 // area names the folder whose rule holds for one of our packages.

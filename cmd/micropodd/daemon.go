@@ -201,9 +201,12 @@ func (d *daemon) answer(ctx context.Context) error {
 		RunDir:        d.config.RunDir,
 		BootCache:     d.boot.CacheDir,
 	})
-	l, err := d.place.Listen(d.config.ListenSocket())
+	l, err := d.listen()
 	if err != nil {
 		return err
+	}
+	if err := server.TellReady(); err != nil {
+		d.log.Warn("starting", "error", err)
 	}
 	d.log.Info("micropodd serves", "version", version.Version, "socket", d.config.ListenSocket(), "machines", len(d.machines.List()))
 	failed := make(chan error, 1)

@@ -109,7 +109,7 @@ func (a *app) ensureDaemon(ctx context.Context) error {
 	case errors.Is(err, os.ErrPermission):
 		return &daemonError{
 			err:  fmt.Errorf("no permission to use the daemon's socket %s", c.Socket()),
-			hint: "run as root (sudo micropod ...)",
+			hint: "run as root (sudo micropod ...), or join the group micropod: usermod -aG micropod USER",
 		}
 	case !absent(err):
 		return &daemonError{err: fmt.Errorf("connecting to the daemon: %w", err), hint: "is " + c.Socket() + " the daemon's socket?"}

@@ -19,7 +19,10 @@ const (
 	DefaultFile    = "/etc/micropod/config.toml"
 	DefaultDataDir = "/var/lib/micropod"
 	DefaultRunDir  = "/run/micropod"
-	libexecDir     = "/usr/libexec/micropod"
+
+	// DefaultSocketGroup may use the socket where such a group exists: packages make it.
+	DefaultSocketGroup = "micropod"
+	libexecDir         = "/usr/libexec/micropod"
 )
 
 // The sizes and ids a daemon uses when nobody says otherwise.
@@ -46,6 +49,7 @@ type Config struct {
 	QEMU   string // qemu-system-*; empty: searched for in PATH
 	Agent  string // the guest agent's binary
 
+	SocketGroup        string              // whose members may use the socket; empty: DefaultSocketGroup, where there is one
 	InsecureRegistries []string            // HOST, HOST:PORT or CIDR that may be used without verified TLS
 	Mirrors            map[string][]string // registry host -> hosts to try first
 

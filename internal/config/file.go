@@ -31,6 +31,7 @@ type settings struct {
 	UIDCount           int                 `toml:"uid_count"`
 	LogLevel           string              `toml:"log_level"`
 	OTLPEndpoint       string              `toml:"otlp_endpoint"`
+	SocketGroup        string              `toml:"socket_group"`
 }
 
 // size is a number of bytes with Docker's suffixes: "512m", "10g".
@@ -50,7 +51,7 @@ func (s size) orElse(name string, fallback int64) attempt[int64] {
 // keys are all settings a file may hold.
 var keys = []string{
 	"data_dir", "run_dir", "host", "kernel", "qemu", "agent", "insecure_registries", "mirrors", "image_limits",
-	"default_memory", "default_vcpus", "default_scratch", "default_network", "uid_first", "uid_count", "log_level", "otlp_endpoint",
+	"default_memory", "default_vcpus", "default_scratch", "default_network", "uid_first", "uid_count", "log_level", "otlp_endpoint", "socket_group",
 }
 
 // parse reads a file's text. A key that is not known is an error that names the nearest one.

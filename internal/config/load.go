@@ -48,6 +48,7 @@ func (o *Options) Load() (*Config, error) {
 		QEMU:               file.QEMU,
 		OTLPEndpoint:       cmp.Or(file.OTLPEndpoint, o.getenv("OTEL_EXPORTER_OTLP_ENDPOINT")),
 		InsecureRegistries: file.InsecureRegistries,
+		SocketGroup:        file.SocketGroup,
 		Mirrors:            file.Mirrors,
 		VCPUs:              cmp.Or(file.DefaultVCPUs, defaultVCPUs),
 		Network:            cmp.Or(o.getenv("MICROPOD_DEFAULT_NETWORK"), file.DefaultNetwork, defaultNetwork),

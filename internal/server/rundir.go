@@ -73,9 +73,9 @@ func (o *Occupancy) writePID() error {
 	return nil
 }
 
-// Listen makes the socket, for its owner alone from its first moment on. One that
-// a killed daemon left is replaced; one that somebody answers on is refused.
-func (o *Occupancy) Listen(socket string) (net.Listener, error) {
+// Listen makes the socket, for its owner alone from its first moment on, or with a gid other than -1 for
+// that group as well. One that a killed daemon left is replaced; one that somebody answers on is refused.
+func (o *Occupancy) Listen(socket string, gid int) (net.Listener, error) {
 	if conn, err := net.DialTimeout("unix", socket, time.Second); err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("another daemon answers on %s", socket)
@@ -93,7 +93,11 @@ func (o *Occupancy) Listen(socket string) (net.Listener, error) {
 		return nil, fmt.Errorf("listening on %s: %w", socket, err)
 	}
 	l.SetUnlinkOnClose(false) // its name changes
-	if err := errors.Join(os.Chmod(first, 0o600), os.Rename(first, socket)); err != nil {
+	mode := os.FileMode(0o600)
+	if gid >= 0 {
+		mode = 0o660
+	}
+	if err := errors.Join(os.Lchown(first, -1, gid), os.Chmod(first, mode), os.Rename(first, socket)); err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("listening on %s: %w", socket, err)
 	}

@@ -26,18 +26,18 @@ func TestOneDaemonToAFolder(t *testing.T) {
 	if _, err := Occupy(pid); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another daemon (pid %d)", os.Getpid())) {
 		t.Errorf("a second Occupy gave %v, want the first one's pid", err)
 	}
-	l, err := first.Listen(socket)
+	l, err := first.Listen(socket, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(socket); err != nil || info.Mode() != os.ModeSocket|0o600 {
 		t.Errorf("socket is %v, %v; want mode 0600", info, err)
 	}
-	if _, err := first.Listen(socket); err == nil || !strings.Contains(err.Error(), "another daemon answers") {
+	if _, err := first.Listen(socket, -1); err == nil || !strings.Contains(err.Error(), "another daemon answers") {
 		t.Errorf("listening where somebody answers gave %v", err)
 	}
 	_ = l.Close() // as a kill does: the socket's file stays
-	if l, err = first.Listen(socket); err != nil {
+	if l, err = first.Listen(socket, -1); err != nil {
 		t.Fatalf("a stale socket is not replaced: %v", err)
 	}
 	conn, err := net.Dial("unix", socket)
@@ -56,7 +56,7 @@ func TestOneDaemonToAFolder(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Occupy after Release: %v", err)
 	}
-	if _, err := second.Listen(filepath.Join(dir, "none", "sock")); err == nil {
+	if _, err := second.Listen(filepath.Join(dir, "none", "sock"), -1); err == nil {
 		t.Error("listening in a folder that is not there went well")
 	}
 	_ = second.Release()
