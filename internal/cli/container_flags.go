@@ -31,6 +31,7 @@ type containerFlags struct {
 	storageOpts                                           []string
 	restart                                               string
 	health                                                healthFlags
+	log                                                   logFlags
 	oomScoreAdj                                           int32
 	vcpus                                                 uint32
 	kernel, engine                                        string
@@ -59,6 +60,7 @@ func (o *containerFlags) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&o.stopTimeout, "stop-timeout", 0, "`seconds` between the stop signal and SIGKILL (default 10)")
 	addRestart(f, &o.restart)
 	o.health.addFlags(f)
+	o.log.addFlags(f)
 	f.StringVar(&o.pull, "pull", "missing", "pull the image: `always|missing|never`")
 	f.StringVar(&o.platform, "platform", "", "`os/arch` of the image")
 	o.addRights(f)
@@ -139,7 +141,7 @@ func (o *containerFlags) config(f *pflag.FlagSet, args []string) (*v1.ContainerC
 		}
 	}
 	for _, step := range []func(*v1.ContainerConfig) error{
-		o.readEnv, o.readLabels, o.readMounts, o.readSecurity, o.readResources, o.readMachine, o.readRestart, o.health.read,
+		o.readEnv, o.readLabels, o.readMounts, o.readSecurity, o.readResources, o.readMachine, o.readRestart, o.health.read, o.log.read,
 	} {
 		if err := step(c); err != nil {
 			return nil, err

@@ -66,7 +66,6 @@ func addRefused(f *pflag.FlagSet) {
 		{"userns", "", "the machine is the wall: user namespaces add nothing there"},
 		{"cgroupns", "", "containers always have a cgroup namespace of their own"},
 		{"isolation", "", "every container has a machine of its own"},
-		{"log-driver", "", "logs are json-file"}, {"log-opt", "", "logs are json-file, of bounded size"},
 	} {
 		flag := f.VarPF(&refusedFlag{r.name, r.why}, r.name, r.short, "not supported: "+r.why)
 		flag.Hidden = true

@@ -45,6 +45,7 @@ type hostConfig struct {
 	Ulimits                                                     []ulimitView
 	Devices                                                     []deviceView
 	RestartPolicy                                               restartView
+	LogConfig                                                   logView
 }
 
 type ulimitView struct {
@@ -102,6 +103,7 @@ func hostView(c *v1.ContainerConfig) hostConfig {
 		NanoCpus: r.GetNanoCpus(), PidsLimit: r.GetPidsLimit(), CpuShares: r.GetCpuShares(), ShmSize: r.GetShmBytes(),
 		CpusetCpus: r.GetCpusetCpus(), Tmpfs: c.GetTmpfs(), Sysctls: c.GetSysctls(), Annotations: c.GetAnnotations(),
 		OomScoreAdj: c.GetOomScoreAdj(), Ulimits: []ulimitView{}, Devices: []deviceView{},
+		LogConfig:     logConfigView(c.GetLog()),
 		RestartPolicy: restartView{c.GetRestart().GetName(), c.GetRestart().GetMaxRetries()},
 	}
 	for _, u := range c.GetUlimits() {

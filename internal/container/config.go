@@ -24,6 +24,7 @@ type Config struct {
 	AutoRemove bool
 	Restart    Restart
 	Health     Health
+	Log        Logging
 	VM         VM
 	Network    Network
 

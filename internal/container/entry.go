@@ -4,9 +4,11 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"sync"
 	"time"
@@ -35,13 +37,17 @@ type entry struct {
 }
 
 func (s *Service) newEntry(r record) *entry {
+	maxBytes := cmp.Or(r.Config.Log.MaxBytes, s.LogBytes)
+	if maxBytes < 0 {
+		maxBytes = math.MaxInt64
+	}
 	log := s.Log.With("container", r.ID[:min(12, len(r.ID))])
 	return &entry{
 		s:   s,
 		id:  r.ID,
 		log: log,
 		file: logfile.New(logfile.Config{
-			Path: s.logPath(r.ID), MaxBytes: s.LogBytes, MaxFiles: s.LogFiles,
+			Path: s.logPath(r.ID), MaxBytes: maxBytes, MaxFiles: cmp.Or(r.Config.Log.MaxFiles, s.LogFiles), Discard: r.Config.Log.Driver == LogNone,
 			OnError: func(err error) { log.Error("output is not logged until this is mended", "error", err) },
 		}),
 		op:  make(chan struct{}, 1),

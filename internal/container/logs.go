@@ -5,6 +5,7 @@ package container
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/micropod/micropod/internal/container/logfile"
 )
@@ -15,6 +16,9 @@ func (s *Service) Logs(ctx context.Context, ref string, o logfile.ReadOptions, f
 	e, err := s.find(ref)
 	if err != nil {
 		return err
+	}
+	if e.record().Config.Log.Driver == LogNone {
+		return fmt.Errorf("logs of container %q: %w", e.name(), ErrNoLog)
 	}
 	ctx, cancel := s.bind(ctx)
 	defer cancel(nil)

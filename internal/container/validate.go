@@ -43,6 +43,12 @@ func (c Config) complete() (Config, error) {
 	if c.StopWait == 0 {
 		c.StopWait = defaultStopWait
 	}
+	if c.Log.Driver == "" {
+		c.Log.Driver = LogFiles
+	}
+	if err := c.Log.check(); err != nil {
+		return c, err
+	}
 	if c.Restart.Policy == "" {
 		c.Restart.Policy = RestartNo
 	}

@@ -69,6 +69,7 @@ func configFromWire(c *v1.ContainerConfig) (container.Config, error) {
 		AutoRemove: c.AutoRemove,
 		Restart:    restartFromWire(c.Restart),
 		Health:     healthFromWire(c.Health),
+		Log:        container.Logging{Driver: c.Log.GetDriver(), MaxBytes: c.Log.GetMaxBytes(), MaxFiles: int(c.Log.GetMaxFiles())},
 		VM:         vm,
 		Network:    network,
 	}, nil
@@ -116,6 +117,7 @@ func configToWire(c container.Config) *v1.ContainerConfig {
 		Annotations:        c.Annotations,
 		Restart:            restartToWire(c.Restart),
 		Health:             healthCheckToWire(c.Health),
+		Log:                &v1.LogConfig{Driver: c.Log.Driver, MaxBytes: c.Log.MaxBytes, MaxFiles: uint32(c.Log.MaxFiles)},
 		Networks:           joinsToWire(c.Network.Joins),
 		Ports:              portsToWire(c.Network.Ports),
 		PublishAll:         c.Network.PublishAll,

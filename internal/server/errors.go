@@ -94,6 +94,7 @@ var faults = []fault{
 	{"shutting_down", connect.CodeUnavailable, "try again: the daemon is started anew by the next command", sentinel(machine.ErrShutdown)},
 	{"shutting_down", connect.CodeUnavailable, "try again: the daemon is started anew by the next command", sentinel(container.ErrShutdown)},
 	{"shutting_down", connect.CodeUnavailable, "try again: the daemon is started anew by the next command", sentinel(image.ErrClosed)},
+	{"no_log", connect.CodeFailedPrecondition, "attach to it: micropod attach", sentinel(container.ErrNoLog)},
 	{"events_lost", connect.CodeResourceExhausted, "ask again, with since", sentinel(errEventsLost)},
 	{"interrupted", connect.CodeAborted, "", sentinel(machine.ErrInterrupted)},
 	{"interrupted", connect.CodeAborted, "", sentinel(container.ErrInterrupted)},

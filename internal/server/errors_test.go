@@ -100,6 +100,7 @@ func TestErrorsOfTheCore(t *testing.T) {
 		{container.ErrShutdown, connect.CodeUnavailable, "shutting_down", 0},
 		{image.ErrClosed, connect.CodeUnavailable, "shutting_down", 0},
 		{errEventsLost, connect.CodeResourceExhausted, "events_lost", 0},
+		{container.ErrNoLog, connect.CodeFailedPrecondition, "no_log", 0},
 		{boot(machine.ErrInterrupted), connect.CodeAborted, "interrupted", 0},
 		{container.ErrInterrupted, connect.CodeAborted, "interrupted", 0},
 		{container.ErrRemoved, connect.CodeNotFound, "removed", 0},

@@ -201,6 +201,67 @@ func (x *RestartPolicy) GetMaxRetries() uint32 {
 	return 0
 }
 
+// LogConfig says what becomes of what a container writes.
+type LogConfig struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Driver        string                 `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"`                      // "json-file" (also when empty), "none"
+	MaxBytes      int64                  `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"` // of a file before the next one begins; 0: the daemon's; -1: no bound
+	MaxFiles      uint32                 `protobuf:"varint,3,opt,name=max_files,json=maxFiles,proto3" json:"max_files,omitempty"` // 0: the daemon's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogConfig) Reset() {
+	*x = LogConfig{}
+	mi := &file_micropod_v1_containers_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogConfig) ProtoMessage() {}
+
+func (x *LogConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_containers_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogConfig.ProtoReflect.Descriptor instead.
+func (*LogConfig) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LogConfig) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *LogConfig) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *LogConfig) GetMaxFiles() uint32 {
+	if x != nil {
+		return x.MaxFiles
+	}
+	return 0
+}
+
 // HealthCheck says how to find out whether what runs in a container works. Zero values take the image's, then
 // Docker's: 30 s, 30 s, none, 5 s, 3.
 type HealthCheck struct {
@@ -217,7 +278,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[1]
+	mi := &file_micropod_v1_containers_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -229,7 +290,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[1]
+	mi := &file_micropod_v1_containers_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -242,7 +303,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{1}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *HealthCheck) GetTest() []string {
@@ -299,7 +360,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[2]
+	mi := &file_micropod_v1_containers_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -311,7 +372,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[2]
+	mi := &file_micropod_v1_containers_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -324,7 +385,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{2}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Health) GetStatus() string {
@@ -360,7 +421,7 @@ type HealthResult struct {
 
 func (x *HealthResult) Reset() {
 	*x = HealthResult{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[3]
+	mi := &file_micropod_v1_containers_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +433,7 @@ func (x *HealthResult) String() string {
 func (*HealthResult) ProtoMessage() {}
 
 func (x *HealthResult) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[3]
+	mi := &file_micropod_v1_containers_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +446,7 @@ func (x *HealthResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthResult.ProtoReflect.Descriptor instead.
 func (*HealthResult) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{3}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HealthResult) GetStart() *timestamppb.Timestamp {
@@ -427,7 +488,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[4]
+	mi := &file_micropod_v1_containers_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -439,7 +500,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[4]
+	mi := &file_micropod_v1_containers_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -452,7 +513,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{4}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Ulimit) GetName() string {
@@ -493,7 +554,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[5]
+	mi := &file_micropod_v1_containers_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +566,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[5]
+	mi := &file_micropod_v1_containers_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +579,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{5}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Resources) GetMemoryBytes() int64 {
@@ -595,7 +656,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[6]
+	mi := &file_micropod_v1_containers_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +668,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[6]
+	mi := &file_micropod_v1_containers_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +681,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{6}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Device) GetHostPath() string {
@@ -687,6 +748,7 @@ type ContainerConfig struct {
 	Annotations        map[string]string      `protobuf:"bytes,38,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Restart            *RestartPolicy         `protobuf:"bytes,50,opt,name=restart,proto3" json:"restart,omitempty"`
 	Health             *HealthCheck           `protobuf:"bytes,51,opt,name=health,proto3" json:"health,omitempty"`
+	Log                *LogConfig             `protobuf:"bytes,52,opt,name=log,proto3" json:"log,omitempty"`
 	Networks           []*NetworkJoin         `protobuf:"bytes,60,rep,name=networks,proto3" json:"networks,omitempty"` // none given: the default network
 	Ports              []*PortMapping         `protobuf:"bytes,61,rep,name=ports,proto3" json:"ports,omitempty"`
 	PublishAll         bool                   `protobuf:"varint,62,opt,name=publish_all,json=publishAll,proto3" json:"publish_all,omitempty"` // every port that the image exposes, and expose, on free ports
@@ -697,7 +759,7 @@ type ContainerConfig struct {
 
 func (x *ContainerConfig) Reset() {
 	*x = ContainerConfig{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[7]
+	mi := &file_micropod_v1_containers_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +771,7 @@ func (x *ContainerConfig) String() string {
 func (*ContainerConfig) ProtoMessage() {}
 
 func (x *ContainerConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[7]
+	mi := &file_micropod_v1_containers_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +784,7 @@ func (x *ContainerConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerConfig.ProtoReflect.Descriptor instead.
 func (*ContainerConfig) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{7}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ContainerConfig) GetImage() string {
@@ -1005,6 +1067,13 @@ func (x *ContainerConfig) GetHealth() *HealthCheck {
 	return nil
 }
 
+func (x *ContainerConfig) GetLog() *LogConfig {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
 func (x *ContainerConfig) GetNetworks() []*NetworkJoin {
 	if x != nil {
 		return x.Networks
@@ -1046,7 +1115,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[8]
+	mi := &file_micropod_v1_containers_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1127,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[8]
+	mi := &file_micropod_v1_containers_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1140,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{8}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Exit) GetCode() uint32 {
@@ -1137,7 +1206,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[9]
+	mi := &file_micropod_v1_containers_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1218,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[9]
+	mi := &file_micropod_v1_containers_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1231,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{9}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Container) GetId() string {
@@ -1315,7 +1384,7 @@ type CreateContainerRequest struct {
 
 func (x *CreateContainerRequest) Reset() {
 	*x = CreateContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[10]
+	mi := &file_micropod_v1_containers_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1396,7 @@ func (x *CreateContainerRequest) String() string {
 func (*CreateContainerRequest) ProtoMessage() {}
 
 func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[10]
+	mi := &file_micropod_v1_containers_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1409,7 @@ func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerRequest.ProtoReflect.Descriptor instead.
 func (*CreateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{10}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateContainerRequest) GetConfig() *ContainerConfig {
@@ -1371,7 +1440,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[11]
+	mi := &file_micropod_v1_containers_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1383,7 +1452,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[11]
+	mi := &file_micropod_v1_containers_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1396,7 +1465,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{11}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateContainerResponse) GetEvent() isCreateContainerResponse_Event {
@@ -1456,7 +1525,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[12]
+	mi := &file_micropod_v1_containers_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1537,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[12]
+	mi := &file_micropod_v1_containers_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1550,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{12}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StartContainerRequest) GetContainer() string {
@@ -1500,7 +1569,7 @@ type StartContainerResponse struct {
 
 func (x *StartContainerResponse) Reset() {
 	*x = StartContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[13]
+	mi := &file_micropod_v1_containers_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1581,7 @@ func (x *StartContainerResponse) String() string {
 func (*StartContainerResponse) ProtoMessage() {}
 
 func (x *StartContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[13]
+	mi := &file_micropod_v1_containers_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1594,7 @@ func (x *StartContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerResponse.ProtoReflect.Descriptor instead.
 func (*StartContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{13}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartContainerResponse) GetContainer() *Container {
@@ -1546,7 +1615,7 @@ type StopContainerRequest struct {
 
 func (x *StopContainerRequest) Reset() {
 	*x = StopContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[14]
+	mi := &file_micropod_v1_containers_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1627,7 @@ func (x *StopContainerRequest) String() string {
 func (*StopContainerRequest) ProtoMessage() {}
 
 func (x *StopContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[14]
+	mi := &file_micropod_v1_containers_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1640,7 @@ func (x *StopContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopContainerRequest.ProtoReflect.Descriptor instead.
 func (*StopContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{14}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StopContainerRequest) GetContainer() string {
@@ -1604,7 +1673,7 @@ type StopContainerResponse struct {
 
 func (x *StopContainerResponse) Reset() {
 	*x = StopContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[15]
+	mi := &file_micropod_v1_containers_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1685,7 @@ func (x *StopContainerResponse) String() string {
 func (*StopContainerResponse) ProtoMessage() {}
 
 func (x *StopContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[15]
+	mi := &file_micropod_v1_containers_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1698,7 @@ func (x *StopContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopContainerResponse.ProtoReflect.Descriptor instead.
 func (*StopContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{15}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StopContainerResponse) GetContainer() *Container {
@@ -1650,7 +1719,7 @@ type RestartContainerRequest struct {
 
 func (x *RestartContainerRequest) Reset() {
 	*x = RestartContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[16]
+	mi := &file_micropod_v1_containers_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1731,7 @@ func (x *RestartContainerRequest) String() string {
 func (*RestartContainerRequest) ProtoMessage() {}
 
 func (x *RestartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[16]
+	mi := &file_micropod_v1_containers_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1744,7 @@ func (x *RestartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartContainerRequest.ProtoReflect.Descriptor instead.
 func (*RestartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{16}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RestartContainerRequest) GetContainer() string {
@@ -1708,7 +1777,7 @@ type RestartContainerResponse struct {
 
 func (x *RestartContainerResponse) Reset() {
 	*x = RestartContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[17]
+	mi := &file_micropod_v1_containers_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1789,7 @@ func (x *RestartContainerResponse) String() string {
 func (*RestartContainerResponse) ProtoMessage() {}
 
 func (x *RestartContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[17]
+	mi := &file_micropod_v1_containers_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1802,7 @@ func (x *RestartContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartContainerResponse.ProtoReflect.Descriptor instead.
 func (*RestartContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{17}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RestartContainerResponse) GetContainer() *Container {
@@ -1754,7 +1823,7 @@ type UpdateContainerRequest struct {
 
 func (x *UpdateContainerRequest) Reset() {
 	*x = UpdateContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[18]
+	mi := &file_micropod_v1_containers_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1835,7 @@ func (x *UpdateContainerRequest) String() string {
 func (*UpdateContainerRequest) ProtoMessage() {}
 
 func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[18]
+	mi := &file_micropod_v1_containers_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1848,7 @@ func (x *UpdateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerRequest.ProtoReflect.Descriptor instead.
 func (*UpdateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{18}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateContainerRequest) GetContainer() string {
@@ -1812,7 +1881,7 @@ type UpdateContainerResponse struct {
 
 func (x *UpdateContainerResponse) Reset() {
 	*x = UpdateContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[19]
+	mi := &file_micropod_v1_containers_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +1893,7 @@ func (x *UpdateContainerResponse) String() string {
 func (*UpdateContainerResponse) ProtoMessage() {}
 
 func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[19]
+	mi := &file_micropod_v1_containers_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +1906,7 @@ func (x *UpdateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateContainerResponse.ProtoReflect.Descriptor instead.
 func (*UpdateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{19}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UpdateContainerResponse) GetContainer() *Container {
@@ -1857,7 +1926,7 @@ type KillContainerRequest struct {
 
 func (x *KillContainerRequest) Reset() {
 	*x = KillContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[20]
+	mi := &file_micropod_v1_containers_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +1938,7 @@ func (x *KillContainerRequest) String() string {
 func (*KillContainerRequest) ProtoMessage() {}
 
 func (x *KillContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[20]
+	mi := &file_micropod_v1_containers_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +1951,7 @@ func (x *KillContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillContainerRequest.ProtoReflect.Descriptor instead.
 func (*KillContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{20}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *KillContainerRequest) GetContainer() string {
@@ -1907,7 +1976,7 @@ type KillContainerResponse struct {
 
 func (x *KillContainerResponse) Reset() {
 	*x = KillContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[21]
+	mi := &file_micropod_v1_containers_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +1988,7 @@ func (x *KillContainerResponse) String() string {
 func (*KillContainerResponse) ProtoMessage() {}
 
 func (x *KillContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[21]
+	mi := &file_micropod_v1_containers_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2001,7 @@ func (x *KillContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillContainerResponse.ProtoReflect.Descriptor instead.
 func (*KillContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{21}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{22}
 }
 
 type PauseContainerRequest struct {
@@ -1944,7 +2013,7 @@ type PauseContainerRequest struct {
 
 func (x *PauseContainerRequest) Reset() {
 	*x = PauseContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[22]
+	mi := &file_micropod_v1_containers_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2025,7 @@ func (x *PauseContainerRequest) String() string {
 func (*PauseContainerRequest) ProtoMessage() {}
 
 func (x *PauseContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[22]
+	mi := &file_micropod_v1_containers_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2038,7 @@ func (x *PauseContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerRequest.ProtoReflect.Descriptor instead.
 func (*PauseContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{22}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PauseContainerRequest) GetContainer() string {
@@ -1988,7 +2057,7 @@ type PauseContainerResponse struct {
 
 func (x *PauseContainerResponse) Reset() {
 	*x = PauseContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	mi := &file_micropod_v1_containers_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2069,7 @@ func (x *PauseContainerResponse) String() string {
 func (*PauseContainerResponse) ProtoMessage() {}
 
 func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[23]
+	mi := &file_micropod_v1_containers_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2082,7 @@ func (x *PauseContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*PauseContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{23}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PauseContainerResponse) GetContainer() *Container {
@@ -2032,7 +2101,7 @@ type UnpauseContainerRequest struct {
 
 func (x *UnpauseContainerRequest) Reset() {
 	*x = UnpauseContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[24]
+	mi := &file_micropod_v1_containers_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2113,7 @@ func (x *UnpauseContainerRequest) String() string {
 func (*UnpauseContainerRequest) ProtoMessage() {}
 
 func (x *UnpauseContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[24]
+	mi := &file_micropod_v1_containers_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2126,7 @@ func (x *UnpauseContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseContainerRequest.ProtoReflect.Descriptor instead.
 func (*UnpauseContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{24}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UnpauseContainerRequest) GetContainer() string {
@@ -2076,7 +2145,7 @@ type UnpauseContainerResponse struct {
 
 func (x *UnpauseContainerResponse) Reset() {
 	*x = UnpauseContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[25]
+	mi := &file_micropod_v1_containers_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2157,7 @@ func (x *UnpauseContainerResponse) String() string {
 func (*UnpauseContainerResponse) ProtoMessage() {}
 
 func (x *UnpauseContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[25]
+	mi := &file_micropod_v1_containers_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2170,7 @@ func (x *UnpauseContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpauseContainerResponse.ProtoReflect.Descriptor instead.
 func (*UnpauseContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{25}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UnpauseContainerResponse) GetContainer() *Container {
@@ -2121,7 +2190,7 @@ type RemoveContainerRequest struct {
 
 func (x *RemoveContainerRequest) Reset() {
 	*x = RemoveContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[26]
+	mi := &file_micropod_v1_containers_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2202,7 @@ func (x *RemoveContainerRequest) String() string {
 func (*RemoveContainerRequest) ProtoMessage() {}
 
 func (x *RemoveContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[26]
+	mi := &file_micropod_v1_containers_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2215,7 @@ func (x *RemoveContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveContainerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{26}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemoveContainerRequest) GetContainer() string {
@@ -2172,7 +2241,7 @@ type RemoveContainerResponse struct {
 
 func (x *RemoveContainerResponse) Reset() {
 	*x = RemoveContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[27]
+	mi := &file_micropod_v1_containers_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2253,7 @@ func (x *RemoveContainerResponse) String() string {
 func (*RemoveContainerResponse) ProtoMessage() {}
 
 func (x *RemoveContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[27]
+	mi := &file_micropod_v1_containers_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2266,7 @@ func (x *RemoveContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveContainerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{27}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveContainerResponse) GetId() string {
@@ -2225,7 +2294,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[28]
+	mi := &file_micropod_v1_containers_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2237,7 +2306,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[28]
+	mi := &file_micropod_v1_containers_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2250,7 +2319,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{28}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -2356,7 +2425,7 @@ type AttachOpen struct {
 
 func (x *AttachOpen) Reset() {
 	*x = AttachOpen{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[29]
+	mi := &file_micropod_v1_containers_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2437,7 @@ func (x *AttachOpen) String() string {
 func (*AttachOpen) ProtoMessage() {}
 
 func (x *AttachOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[29]
+	mi := &file_micropod_v1_containers_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2450,7 @@ func (x *AttachOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpen.ProtoReflect.Descriptor instead.
 func (*AttachOpen) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{29}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AttachOpen) GetContainer() string {
@@ -2450,7 +2519,7 @@ type AttachAck struct {
 
 func (x *AttachAck) Reset() {
 	*x = AttachAck{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[30]
+	mi := &file_micropod_v1_containers_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2531,7 @@ func (x *AttachAck) String() string {
 func (*AttachAck) ProtoMessage() {}
 
 func (x *AttachAck) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[30]
+	mi := &file_micropod_v1_containers_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2544,7 @@ func (x *AttachAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachAck.ProtoReflect.Descriptor instead.
 func (*AttachAck) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{30}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AttachAck) GetStdoutOffset() uint64 {
@@ -2502,7 +2571,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[31]
+	mi := &file_micropod_v1_containers_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2514,7 +2583,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[31]
+	mi := &file_micropod_v1_containers_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2527,7 +2596,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{31}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WindowSize) GetRows() uint32 {
@@ -2560,7 +2629,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[32]
+	mi := &file_micropod_v1_containers_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2641,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[32]
+	mi := &file_micropod_v1_containers_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2654,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{32}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -2685,7 +2754,7 @@ type InputTaken struct {
 
 func (x *InputTaken) Reset() {
 	*x = InputTaken{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[33]
+	mi := &file_micropod_v1_containers_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2697,7 +2766,7 @@ func (x *InputTaken) String() string {
 func (*InputTaken) ProtoMessage() {}
 
 func (x *InputTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[33]
+	mi := &file_micropod_v1_containers_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2710,7 +2779,7 @@ func (x *InputTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputTaken.ProtoReflect.Descriptor instead.
 func (*InputTaken) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{33}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *InputTaken) GetOffset() uint64 {
@@ -2730,7 +2799,7 @@ type AttachOpened struct {
 
 func (x *AttachOpened) Reset() {
 	*x = AttachOpened{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[34]
+	mi := &file_micropod_v1_containers_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2742,7 +2811,7 @@ func (x *AttachOpened) String() string {
 func (*AttachOpened) ProtoMessage() {}
 
 func (x *AttachOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[34]
+	mi := &file_micropod_v1_containers_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2755,7 +2824,7 @@ func (x *AttachOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachOpened.ProtoReflect.Descriptor instead.
 func (*AttachOpened) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{34}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AttachOpened) GetStdinOffset() uint64 {
@@ -2782,7 +2851,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[35]
+	mi := &file_micropod_v1_containers_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +2863,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[35]
+	mi := &file_micropod_v1_containers_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +2876,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{35}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Chunk) GetOffset() uint64 {
@@ -2842,7 +2911,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[36]
+	mi := &file_micropod_v1_containers_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2923,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[36]
+	mi := &file_micropod_v1_containers_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +2936,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{36}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExecRequest) GetContainer() string {
@@ -2949,7 +3018,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[37]
+	mi := &file_micropod_v1_containers_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2961,7 +3030,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[37]
+	mi := &file_micropod_v1_containers_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2974,7 +3043,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{37}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ExecResponse) GetExecId() string {
@@ -2994,7 +3063,7 @@ type WaitContainerRequest struct {
 
 func (x *WaitContainerRequest) Reset() {
 	*x = WaitContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[38]
+	mi := &file_micropod_v1_containers_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3075,7 @@ func (x *WaitContainerRequest) String() string {
 func (*WaitContainerRequest) ProtoMessage() {}
 
 func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[38]
+	mi := &file_micropod_v1_containers_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3088,7 @@ func (x *WaitContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitContainerRequest.ProtoReflect.Descriptor instead.
 func (*WaitContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{38}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WaitContainerRequest) GetContainer() string {
@@ -3045,7 +3114,7 @@ type WaitContainerResponse struct {
 
 func (x *WaitContainerResponse) Reset() {
 	*x = WaitContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[39]
+	mi := &file_micropod_v1_containers_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3126,7 @@ func (x *WaitContainerResponse) String() string {
 func (*WaitContainerResponse) ProtoMessage() {}
 
 func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[39]
+	mi := &file_micropod_v1_containers_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3139,7 @@ func (x *WaitContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitContainerResponse.ProtoReflect.Descriptor instead.
 func (*WaitContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{39}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WaitContainerResponse) GetExit() *Exit {
@@ -3089,7 +3158,7 @@ type GetContainerRequest struct {
 
 func (x *GetContainerRequest) Reset() {
 	*x = GetContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[40]
+	mi := &file_micropod_v1_containers_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3170,7 @@ func (x *GetContainerRequest) String() string {
 func (*GetContainerRequest) ProtoMessage() {}
 
 func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[40]
+	mi := &file_micropod_v1_containers_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3183,7 @@ func (x *GetContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerRequest.ProtoReflect.Descriptor instead.
 func (*GetContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{40}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetContainerRequest) GetContainer() string {
@@ -3133,7 +3202,7 @@ type GetContainerResponse struct {
 
 func (x *GetContainerResponse) Reset() {
 	*x = GetContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[41]
+	mi := &file_micropod_v1_containers_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3145,7 +3214,7 @@ func (x *GetContainerResponse) String() string {
 func (*GetContainerResponse) ProtoMessage() {}
 
 func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[41]
+	mi := &file_micropod_v1_containers_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3158,7 +3227,7 @@ func (x *GetContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContainerResponse.ProtoReflect.Descriptor instead.
 func (*GetContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{41}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetContainerResponse) GetContainer() *Container {
@@ -3178,7 +3247,7 @@ type ListContainersRequest struct {
 
 func (x *ListContainersRequest) Reset() {
 	*x = ListContainersRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[42]
+	mi := &file_micropod_v1_containers_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +3259,7 @@ func (x *ListContainersRequest) String() string {
 func (*ListContainersRequest) ProtoMessage() {}
 
 func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[42]
+	mi := &file_micropod_v1_containers_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +3272,7 @@ func (x *ListContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersRequest.ProtoReflect.Descriptor instead.
 func (*ListContainersRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{42}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListContainersRequest) GetAll() bool {
@@ -3229,7 +3298,7 @@ type ListContainersResponse struct {
 
 func (x *ListContainersResponse) Reset() {
 	*x = ListContainersResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[43]
+	mi := &file_micropod_v1_containers_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3241,7 +3310,7 @@ func (x *ListContainersResponse) String() string {
 func (*ListContainersResponse) ProtoMessage() {}
 
 func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[43]
+	mi := &file_micropod_v1_containers_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3254,7 +3323,7 @@ func (x *ListContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContainersResponse.ProtoReflect.Descriptor instead.
 func (*ListContainersResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{43}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListContainersResponse) GetContainers() []*Container {
@@ -3279,7 +3348,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[44]
+	mi := &file_micropod_v1_containers_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3291,7 +3360,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[44]
+	mi := &file_micropod_v1_containers_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3304,7 +3373,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{44}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LogsRequest) GetContainer() string {
@@ -3367,7 +3436,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[45]
+	mi := &file_micropod_v1_containers_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3379,7 +3448,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[45]
+	mi := &file_micropod_v1_containers_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3392,7 +3461,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{45}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *LogsResponse) GetTime() *timestamppb.Timestamp {
@@ -3427,7 +3496,7 @@ type ResizeTTYRequest struct {
 
 func (x *ResizeTTYRequest) Reset() {
 	*x = ResizeTTYRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[46]
+	mi := &file_micropod_v1_containers_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3508,7 @@ func (x *ResizeTTYRequest) String() string {
 func (*ResizeTTYRequest) ProtoMessage() {}
 
 func (x *ResizeTTYRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[46]
+	mi := &file_micropod_v1_containers_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3521,7 @@ func (x *ResizeTTYRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTTYRequest.ProtoReflect.Descriptor instead.
 func (*ResizeTTYRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{46}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ResizeTTYRequest) GetContainer() string {
@@ -3484,7 +3553,7 @@ type ResizeTTYResponse struct {
 
 func (x *ResizeTTYResponse) Reset() {
 	*x = ResizeTTYResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[47]
+	mi := &file_micropod_v1_containers_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3496,7 +3565,7 @@ func (x *ResizeTTYResponse) String() string {
 func (*ResizeTTYResponse) ProtoMessage() {}
 
 func (x *ResizeTTYResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[47]
+	mi := &file_micropod_v1_containers_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3509,7 +3578,7 @@ func (x *ResizeTTYResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeTTYResponse.ProtoReflect.Descriptor instead.
 func (*ResizeTTYResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{47}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{48}
 }
 
 type StatPathRequest struct {
@@ -3523,7 +3592,7 @@ type StatPathRequest struct {
 
 func (x *StatPathRequest) Reset() {
 	*x = StatPathRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[48]
+	mi := &file_micropod_v1_containers_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3535,7 +3604,7 @@ func (x *StatPathRequest) String() string {
 func (*StatPathRequest) ProtoMessage() {}
 
 func (x *StatPathRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[48]
+	mi := &file_micropod_v1_containers_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3548,7 +3617,7 @@ func (x *StatPathRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatPathRequest.ProtoReflect.Descriptor instead.
 func (*StatPathRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{48}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *StatPathRequest) GetContainer() string {
@@ -3581,7 +3650,7 @@ type StatPathResponse struct {
 
 func (x *StatPathResponse) Reset() {
 	*x = StatPathResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[49]
+	mi := &file_micropod_v1_containers_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3593,7 +3662,7 @@ func (x *StatPathResponse) String() string {
 func (*StatPathResponse) ProtoMessage() {}
 
 func (x *StatPathResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[49]
+	mi := &file_micropod_v1_containers_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3606,7 +3675,7 @@ func (x *StatPathResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatPathResponse.ProtoReflect.Descriptor instead.
 func (*StatPathResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{49}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *StatPathResponse) GetStat() *PathStat {
@@ -3629,7 +3698,7 @@ type PathStat struct {
 
 func (x *PathStat) Reset() {
 	*x = PathStat{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[50]
+	mi := &file_micropod_v1_containers_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3641,7 +3710,7 @@ func (x *PathStat) String() string {
 func (*PathStat) ProtoMessage() {}
 
 func (x *PathStat) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[50]
+	mi := &file_micropod_v1_containers_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3654,7 +3723,7 @@ func (x *PathStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathStat.ProtoReflect.Descriptor instead.
 func (*PathStat) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{50}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PathStat) GetName() string {
@@ -3704,7 +3773,7 @@ type CopyFromRequest struct {
 
 func (x *CopyFromRequest) Reset() {
 	*x = CopyFromRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[51]
+	mi := &file_micropod_v1_containers_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3716,7 +3785,7 @@ func (x *CopyFromRequest) String() string {
 func (*CopyFromRequest) ProtoMessage() {}
 
 func (x *CopyFromRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[51]
+	mi := &file_micropod_v1_containers_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3729,7 +3798,7 @@ func (x *CopyFromRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFromRequest.ProtoReflect.Descriptor instead.
 func (*CopyFromRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{51}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CopyFromRequest) GetContainer() string {
@@ -3773,7 +3842,7 @@ type CopyFromResponse struct {
 
 func (x *CopyFromResponse) Reset() {
 	*x = CopyFromResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[52]
+	mi := &file_micropod_v1_containers_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3785,7 +3854,7 @@ func (x *CopyFromResponse) String() string {
 func (*CopyFromResponse) ProtoMessage() {}
 
 func (x *CopyFromResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[52]
+	mi := &file_micropod_v1_containers_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3798,7 +3867,7 @@ func (x *CopyFromResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyFromResponse.ProtoReflect.Descriptor instead.
 func (*CopyFromResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{52}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CopyFromResponse) GetMessage() isCopyFromResponse_Message {
@@ -3855,7 +3924,7 @@ type CopyToRequest struct {
 
 func (x *CopyToRequest) Reset() {
 	*x = CopyToRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[53]
+	mi := &file_micropod_v1_containers_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3867,7 +3936,7 @@ func (x *CopyToRequest) String() string {
 func (*CopyToRequest) ProtoMessage() {}
 
 func (x *CopyToRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[53]
+	mi := &file_micropod_v1_containers_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3880,7 +3949,7 @@ func (x *CopyToRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyToRequest.ProtoReflect.Descriptor instead.
 func (*CopyToRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{53}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CopyToRequest) GetMessage() isCopyToRequest_Message {
@@ -3935,7 +4004,7 @@ type CopyToOpen struct {
 
 func (x *CopyToOpen) Reset() {
 	*x = CopyToOpen{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[54]
+	mi := &file_micropod_v1_containers_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3947,7 +4016,7 @@ func (x *CopyToOpen) String() string {
 func (*CopyToOpen) ProtoMessage() {}
 
 func (x *CopyToOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[54]
+	mi := &file_micropod_v1_containers_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3960,7 +4029,7 @@ func (x *CopyToOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyToOpen.ProtoReflect.Descriptor instead.
 func (*CopyToOpen) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{54}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CopyToOpen) GetContainer() string {
@@ -3992,7 +4061,7 @@ type CopyToResponse struct {
 
 func (x *CopyToResponse) Reset() {
 	*x = CopyToResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[55]
+	mi := &file_micropod_v1_containers_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4004,7 +4073,7 @@ func (x *CopyToResponse) String() string {
 func (*CopyToResponse) ProtoMessage() {}
 
 func (x *CopyToResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[55]
+	mi := &file_micropod_v1_containers_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4017,7 +4086,7 @@ func (x *CopyToResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyToResponse.ProtoReflect.Descriptor instead.
 func (*CopyToResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{55}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{56}
 }
 
 type DiffRequest struct {
@@ -4029,7 +4098,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[56]
+	mi := &file_micropod_v1_containers_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4041,7 +4110,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[56]
+	mi := &file_micropod_v1_containers_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4054,7 +4123,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{56}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DiffRequest) GetContainer() string {
@@ -4073,7 +4142,7 @@ type DiffResponse struct {
 
 func (x *DiffResponse) Reset() {
 	*x = DiffResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[57]
+	mi := &file_micropod_v1_containers_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4085,7 +4154,7 @@ func (x *DiffResponse) String() string {
 func (*DiffResponse) ProtoMessage() {}
 
 func (x *DiffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[57]
+	mi := &file_micropod_v1_containers_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4098,7 +4167,7 @@ func (x *DiffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffResponse.ProtoReflect.Descriptor instead.
 func (*DiffResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{57}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DiffResponse) GetChanges() []*PathChange {
@@ -4118,7 +4187,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[58]
+	mi := &file_micropod_v1_containers_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4130,7 +4199,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[58]
+	mi := &file_micropod_v1_containers_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4143,7 +4212,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{58}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PathChange) GetPath() string {
@@ -4169,7 +4238,7 @@ type TopRequest struct {
 
 func (x *TopRequest) Reset() {
 	*x = TopRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[59]
+	mi := &file_micropod_v1_containers_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4181,7 +4250,7 @@ func (x *TopRequest) String() string {
 func (*TopRequest) ProtoMessage() {}
 
 func (x *TopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[59]
+	mi := &file_micropod_v1_containers_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4194,7 +4263,7 @@ func (x *TopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopRequest.ProtoReflect.Descriptor instead.
 func (*TopRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{59}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *TopRequest) GetContainer() string {
@@ -4213,7 +4282,7 @@ type TopResponse struct {
 
 func (x *TopResponse) Reset() {
 	*x = TopResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[60]
+	mi := &file_micropod_v1_containers_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4225,7 +4294,7 @@ func (x *TopResponse) String() string {
 func (*TopResponse) ProtoMessage() {}
 
 func (x *TopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[60]
+	mi := &file_micropod_v1_containers_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4238,7 +4307,7 @@ func (x *TopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopResponse.ProtoReflect.Descriptor instead.
 func (*TopResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{60}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *TopResponse) GetProcesses() []*ProcessInfo {
@@ -4272,7 +4341,7 @@ type ProcessInfo struct {
 
 func (x *ProcessInfo) Reset() {
 	*x = ProcessInfo{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[61]
+	mi := &file_micropod_v1_containers_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4284,7 +4353,7 @@ func (x *ProcessInfo) String() string {
 func (*ProcessInfo) ProtoMessage() {}
 
 func (x *ProcessInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[61]
+	mi := &file_micropod_v1_containers_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4297,7 +4366,7 @@ func (x *ProcessInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessInfo.ProtoReflect.Descriptor instead.
 func (*ProcessInfo) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{61}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ProcessInfo) GetPid() uint32 {
@@ -4416,7 +4485,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[62]
+	mi := &file_micropod_v1_containers_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4428,7 +4497,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[62]
+	mi := &file_micropod_v1_containers_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4441,7 +4510,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{62}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *StatsRequest) GetContainers() []string {
@@ -4474,7 +4543,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[63]
+	mi := &file_micropod_v1_containers_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4486,7 +4555,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[63]
+	mi := &file_micropod_v1_containers_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4499,7 +4568,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{63}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *StatsResponse) GetContainers() []*ContainerStats {
@@ -4535,7 +4604,7 @@ type ContainerStats struct {
 
 func (x *ContainerStats) Reset() {
 	*x = ContainerStats{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[64]
+	mi := &file_micropod_v1_containers_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4547,7 +4616,7 @@ func (x *ContainerStats) String() string {
 func (*ContainerStats) ProtoMessage() {}
 
 func (x *ContainerStats) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[64]
+	mi := &file_micropod_v1_containers_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4560,7 +4629,7 @@ func (x *ContainerStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStats.ProtoReflect.Descriptor instead.
 func (*ContainerStats) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{64}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ContainerStats) GetId() string {
@@ -4692,7 +4761,7 @@ type RenameContainerRequest struct {
 
 func (x *RenameContainerRequest) Reset() {
 	*x = RenameContainerRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[65]
+	mi := &file_micropod_v1_containers_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4704,7 +4773,7 @@ func (x *RenameContainerRequest) String() string {
 func (*RenameContainerRequest) ProtoMessage() {}
 
 func (x *RenameContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[65]
+	mi := &file_micropod_v1_containers_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4717,7 +4786,7 @@ func (x *RenameContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameContainerRequest.ProtoReflect.Descriptor instead.
 func (*RenameContainerRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{65}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RenameContainerRequest) GetContainer() string {
@@ -4742,7 +4811,7 @@ type RenameContainerResponse struct {
 
 func (x *RenameContainerResponse) Reset() {
 	*x = RenameContainerResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[66]
+	mi := &file_micropod_v1_containers_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4754,7 +4823,7 @@ func (x *RenameContainerResponse) String() string {
 func (*RenameContainerResponse) ProtoMessage() {}
 
 func (x *RenameContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[66]
+	mi := &file_micropod_v1_containers_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4767,7 +4836,7 @@ func (x *RenameContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameContainerResponse.ProtoReflect.Descriptor instead.
 func (*RenameContainerResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{66}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{67}
 }
 
 type PruneContainersRequest struct {
@@ -4781,7 +4850,7 @@ type PruneContainersRequest struct {
 
 func (x *PruneContainersRequest) Reset() {
 	*x = PruneContainersRequest{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[67]
+	mi := &file_micropod_v1_containers_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4793,7 +4862,7 @@ func (x *PruneContainersRequest) String() string {
 func (*PruneContainersRequest) ProtoMessage() {}
 
 func (x *PruneContainersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[67]
+	mi := &file_micropod_v1_containers_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4806,7 +4875,7 @@ func (x *PruneContainersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneContainersRequest.ProtoReflect.Descriptor instead.
 func (*PruneContainersRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{67}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *PruneContainersRequest) GetUntil() *timestamppb.Timestamp {
@@ -4840,7 +4909,7 @@ type PruneContainersResponse struct {
 
 func (x *PruneContainersResponse) Reset() {
 	*x = PruneContainersResponse{}
-	mi := &file_micropod_v1_containers_proto_msgTypes[68]
+	mi := &file_micropod_v1_containers_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4852,7 +4921,7 @@ func (x *PruneContainersResponse) String() string {
 func (*PruneContainersResponse) ProtoMessage() {}
 
 func (x *PruneContainersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_containers_proto_msgTypes[68]
+	mi := &file_micropod_v1_containers_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4865,7 +4934,7 @@ func (x *PruneContainersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneContainersResponse.ProtoReflect.Descriptor instead.
 func (*PruneContainersResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{68}
+	return file_micropod_v1_containers_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *PruneContainersResponse) GetDeleted() []string {
@@ -4890,7 +4959,11 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\rRestartPolicy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vmax_retries\x18\x02 \x01(\rR\n" +
-	"maxRetries\"\xa7\x02\n" +
+	"maxRetries\"]\n" +
+	"\tLogConfig\x12\x16\n" +
+	"\x06driver\x18\x01 \x01(\tR\x06driver\x12\x1b\n" +
+	"\tmax_bytes\x18\x02 \x01(\x03R\bmaxBytes\x12\x1b\n" +
+	"\tmax_files\x18\x03 \x01(\rR\bmaxFiles\"\xa7\x02\n" +
 	"\vHealthCheck\x12\x12\n" +
 	"\x04test\x18\x01 \x03(\tR\x04test\x125\n" +
 	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
@@ -4927,7 +5000,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06Device\x12\x1b\n" +
 	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
-	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\xb0\x0e\n" +
+	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\xda\x0e\n" +
 	"\x0fContainerConfig\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -4982,7 +5055,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x04pull\x18% \x01(\tR\x04pull\x12O\n" +
 	"\vannotations\x18& \x03(\v2-.micropod.v1.ContainerConfig.AnnotationsEntryR\vannotations\x124\n" +
 	"\arestart\x182 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\x120\n" +
-	"\x06health\x183 \x01(\v2\x18.micropod.v1.HealthCheckR\x06health\x124\n" +
+	"\x06health\x183 \x01(\v2\x18.micropod.v1.HealthCheckR\x06health\x12(\n" +
+	"\x03log\x184 \x01(\v2\x16.micropod.v1.LogConfigR\x03log\x124\n" +
 	"\bnetworks\x18< \x03(\v2\x18.micropod.v1.NetworkJoinR\bnetworks\x12.\n" +
 	"\x05ports\x18= \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x12\x1f\n" +
 	"\vpublish_all\x18> \x01(\bR\n" +
@@ -5346,220 +5420,222 @@ func file_micropod_v1_containers_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_containers_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_micropod_v1_containers_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_micropod_v1_containers_proto_goTypes = []any{
 	(ContainerState)(0),              // 0: micropod.v1.ContainerState
 	(ChangeKind)(0),                  // 1: micropod.v1.ChangeKind
 	(*RestartPolicy)(nil),            // 2: micropod.v1.RestartPolicy
-	(*HealthCheck)(nil),              // 3: micropod.v1.HealthCheck
-	(*Health)(nil),                   // 4: micropod.v1.Health
-	(*HealthResult)(nil),             // 5: micropod.v1.HealthResult
-	(*Ulimit)(nil),                   // 6: micropod.v1.Ulimit
-	(*Resources)(nil),                // 7: micropod.v1.Resources
-	(*Device)(nil),                   // 8: micropod.v1.Device
-	(*ContainerConfig)(nil),          // 9: micropod.v1.ContainerConfig
-	(*Exit)(nil),                     // 10: micropod.v1.Exit
-	(*Container)(nil),                // 11: micropod.v1.Container
-	(*CreateContainerRequest)(nil),   // 12: micropod.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil),  // 13: micropod.v1.CreateContainerResponse
-	(*StartContainerRequest)(nil),    // 14: micropod.v1.StartContainerRequest
-	(*StartContainerResponse)(nil),   // 15: micropod.v1.StartContainerResponse
-	(*StopContainerRequest)(nil),     // 16: micropod.v1.StopContainerRequest
-	(*StopContainerResponse)(nil),    // 17: micropod.v1.StopContainerResponse
-	(*RestartContainerRequest)(nil),  // 18: micropod.v1.RestartContainerRequest
-	(*RestartContainerResponse)(nil), // 19: micropod.v1.RestartContainerResponse
-	(*UpdateContainerRequest)(nil),   // 20: micropod.v1.UpdateContainerRequest
-	(*UpdateContainerResponse)(nil),  // 21: micropod.v1.UpdateContainerResponse
-	(*KillContainerRequest)(nil),     // 22: micropod.v1.KillContainerRequest
-	(*KillContainerResponse)(nil),    // 23: micropod.v1.KillContainerResponse
-	(*PauseContainerRequest)(nil),    // 24: micropod.v1.PauseContainerRequest
-	(*PauseContainerResponse)(nil),   // 25: micropod.v1.PauseContainerResponse
-	(*UnpauseContainerRequest)(nil),  // 26: micropod.v1.UnpauseContainerRequest
-	(*UnpauseContainerResponse)(nil), // 27: micropod.v1.UnpauseContainerResponse
-	(*RemoveContainerRequest)(nil),   // 28: micropod.v1.RemoveContainerRequest
-	(*RemoveContainerResponse)(nil),  // 29: micropod.v1.RemoveContainerResponse
-	(*AttachRequest)(nil),            // 30: micropod.v1.AttachRequest
-	(*AttachOpen)(nil),               // 31: micropod.v1.AttachOpen
-	(*AttachAck)(nil),                // 32: micropod.v1.AttachAck
-	(*WindowSize)(nil),               // 33: micropod.v1.WindowSize
-	(*AttachResponse)(nil),           // 34: micropod.v1.AttachResponse
-	(*InputTaken)(nil),               // 35: micropod.v1.InputTaken
-	(*AttachOpened)(nil),             // 36: micropod.v1.AttachOpened
-	(*Chunk)(nil),                    // 37: micropod.v1.Chunk
-	(*ExecRequest)(nil),              // 38: micropod.v1.ExecRequest
-	(*ExecResponse)(nil),             // 39: micropod.v1.ExecResponse
-	(*WaitContainerRequest)(nil),     // 40: micropod.v1.WaitContainerRequest
-	(*WaitContainerResponse)(nil),    // 41: micropod.v1.WaitContainerResponse
-	(*GetContainerRequest)(nil),      // 42: micropod.v1.GetContainerRequest
-	(*GetContainerResponse)(nil),     // 43: micropod.v1.GetContainerResponse
-	(*ListContainersRequest)(nil),    // 44: micropod.v1.ListContainersRequest
-	(*ListContainersResponse)(nil),   // 45: micropod.v1.ListContainersResponse
-	(*LogsRequest)(nil),              // 46: micropod.v1.LogsRequest
-	(*LogsResponse)(nil),             // 47: micropod.v1.LogsResponse
-	(*ResizeTTYRequest)(nil),         // 48: micropod.v1.ResizeTTYRequest
-	(*ResizeTTYResponse)(nil),        // 49: micropod.v1.ResizeTTYResponse
-	(*StatPathRequest)(nil),          // 50: micropod.v1.StatPathRequest
-	(*StatPathResponse)(nil),         // 51: micropod.v1.StatPathResponse
-	(*PathStat)(nil),                 // 52: micropod.v1.PathStat
-	(*CopyFromRequest)(nil),          // 53: micropod.v1.CopyFromRequest
-	(*CopyFromResponse)(nil),         // 54: micropod.v1.CopyFromResponse
-	(*CopyToRequest)(nil),            // 55: micropod.v1.CopyToRequest
-	(*CopyToOpen)(nil),               // 56: micropod.v1.CopyToOpen
-	(*CopyToResponse)(nil),           // 57: micropod.v1.CopyToResponse
-	(*DiffRequest)(nil),              // 58: micropod.v1.DiffRequest
-	(*DiffResponse)(nil),             // 59: micropod.v1.DiffResponse
-	(*PathChange)(nil),               // 60: micropod.v1.PathChange
-	(*TopRequest)(nil),               // 61: micropod.v1.TopRequest
-	(*TopResponse)(nil),              // 62: micropod.v1.TopResponse
-	(*ProcessInfo)(nil),              // 63: micropod.v1.ProcessInfo
-	(*StatsRequest)(nil),             // 64: micropod.v1.StatsRequest
-	(*StatsResponse)(nil),            // 65: micropod.v1.StatsResponse
-	(*ContainerStats)(nil),           // 66: micropod.v1.ContainerStats
-	(*RenameContainerRequest)(nil),   // 67: micropod.v1.RenameContainerRequest
-	(*RenameContainerResponse)(nil),  // 68: micropod.v1.RenameContainerResponse
-	(*PruneContainersRequest)(nil),   // 69: micropod.v1.PruneContainersRequest
-	(*PruneContainersResponse)(nil),  // 70: micropod.v1.PruneContainersResponse
-	nil,                              // 71: micropod.v1.ContainerConfig.LabelsEntry
-	nil,                              // 72: micropod.v1.ContainerConfig.TmpfsEntry
-	nil,                              // 73: micropod.v1.ContainerConfig.SysctlsEntry
-	nil,                              // 74: micropod.v1.ContainerConfig.AnnotationsEntry
-	nil,                              // 75: micropod.v1.ListContainersRequest.LabelsEntry
-	(*durationpb.Duration)(nil),      // 76: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 77: google.protobuf.Timestamp
-	(*VMConfig)(nil),                 // 78: micropod.v1.VMConfig
-	(*NetworkJoin)(nil),              // 79: micropod.v1.NetworkJoin
-	(*PortMapping)(nil),              // 80: micropod.v1.PortMapping
-	(*VM)(nil),                       // 81: micropod.v1.VM
-	(*NetworkEndpoint)(nil),          // 82: micropod.v1.NetworkEndpoint
-	(*RegistryAuth)(nil),             // 83: micropod.v1.RegistryAuth
-	(*Progress)(nil),                 // 84: micropod.v1.Progress
-	(*LabelFilter)(nil),              // 85: micropod.v1.LabelFilter
+	(*LogConfig)(nil),                // 3: micropod.v1.LogConfig
+	(*HealthCheck)(nil),              // 4: micropod.v1.HealthCheck
+	(*Health)(nil),                   // 5: micropod.v1.Health
+	(*HealthResult)(nil),             // 6: micropod.v1.HealthResult
+	(*Ulimit)(nil),                   // 7: micropod.v1.Ulimit
+	(*Resources)(nil),                // 8: micropod.v1.Resources
+	(*Device)(nil),                   // 9: micropod.v1.Device
+	(*ContainerConfig)(nil),          // 10: micropod.v1.ContainerConfig
+	(*Exit)(nil),                     // 11: micropod.v1.Exit
+	(*Container)(nil),                // 12: micropod.v1.Container
+	(*CreateContainerRequest)(nil),   // 13: micropod.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil),  // 14: micropod.v1.CreateContainerResponse
+	(*StartContainerRequest)(nil),    // 15: micropod.v1.StartContainerRequest
+	(*StartContainerResponse)(nil),   // 16: micropod.v1.StartContainerResponse
+	(*StopContainerRequest)(nil),     // 17: micropod.v1.StopContainerRequest
+	(*StopContainerResponse)(nil),    // 18: micropod.v1.StopContainerResponse
+	(*RestartContainerRequest)(nil),  // 19: micropod.v1.RestartContainerRequest
+	(*RestartContainerResponse)(nil), // 20: micropod.v1.RestartContainerResponse
+	(*UpdateContainerRequest)(nil),   // 21: micropod.v1.UpdateContainerRequest
+	(*UpdateContainerResponse)(nil),  // 22: micropod.v1.UpdateContainerResponse
+	(*KillContainerRequest)(nil),     // 23: micropod.v1.KillContainerRequest
+	(*KillContainerResponse)(nil),    // 24: micropod.v1.KillContainerResponse
+	(*PauseContainerRequest)(nil),    // 25: micropod.v1.PauseContainerRequest
+	(*PauseContainerResponse)(nil),   // 26: micropod.v1.PauseContainerResponse
+	(*UnpauseContainerRequest)(nil),  // 27: micropod.v1.UnpauseContainerRequest
+	(*UnpauseContainerResponse)(nil), // 28: micropod.v1.UnpauseContainerResponse
+	(*RemoveContainerRequest)(nil),   // 29: micropod.v1.RemoveContainerRequest
+	(*RemoveContainerResponse)(nil),  // 30: micropod.v1.RemoveContainerResponse
+	(*AttachRequest)(nil),            // 31: micropod.v1.AttachRequest
+	(*AttachOpen)(nil),               // 32: micropod.v1.AttachOpen
+	(*AttachAck)(nil),                // 33: micropod.v1.AttachAck
+	(*WindowSize)(nil),               // 34: micropod.v1.WindowSize
+	(*AttachResponse)(nil),           // 35: micropod.v1.AttachResponse
+	(*InputTaken)(nil),               // 36: micropod.v1.InputTaken
+	(*AttachOpened)(nil),             // 37: micropod.v1.AttachOpened
+	(*Chunk)(nil),                    // 38: micropod.v1.Chunk
+	(*ExecRequest)(nil),              // 39: micropod.v1.ExecRequest
+	(*ExecResponse)(nil),             // 40: micropod.v1.ExecResponse
+	(*WaitContainerRequest)(nil),     // 41: micropod.v1.WaitContainerRequest
+	(*WaitContainerResponse)(nil),    // 42: micropod.v1.WaitContainerResponse
+	(*GetContainerRequest)(nil),      // 43: micropod.v1.GetContainerRequest
+	(*GetContainerResponse)(nil),     // 44: micropod.v1.GetContainerResponse
+	(*ListContainersRequest)(nil),    // 45: micropod.v1.ListContainersRequest
+	(*ListContainersResponse)(nil),   // 46: micropod.v1.ListContainersResponse
+	(*LogsRequest)(nil),              // 47: micropod.v1.LogsRequest
+	(*LogsResponse)(nil),             // 48: micropod.v1.LogsResponse
+	(*ResizeTTYRequest)(nil),         // 49: micropod.v1.ResizeTTYRequest
+	(*ResizeTTYResponse)(nil),        // 50: micropod.v1.ResizeTTYResponse
+	(*StatPathRequest)(nil),          // 51: micropod.v1.StatPathRequest
+	(*StatPathResponse)(nil),         // 52: micropod.v1.StatPathResponse
+	(*PathStat)(nil),                 // 53: micropod.v1.PathStat
+	(*CopyFromRequest)(nil),          // 54: micropod.v1.CopyFromRequest
+	(*CopyFromResponse)(nil),         // 55: micropod.v1.CopyFromResponse
+	(*CopyToRequest)(nil),            // 56: micropod.v1.CopyToRequest
+	(*CopyToOpen)(nil),               // 57: micropod.v1.CopyToOpen
+	(*CopyToResponse)(nil),           // 58: micropod.v1.CopyToResponse
+	(*DiffRequest)(nil),              // 59: micropod.v1.DiffRequest
+	(*DiffResponse)(nil),             // 60: micropod.v1.DiffResponse
+	(*PathChange)(nil),               // 61: micropod.v1.PathChange
+	(*TopRequest)(nil),               // 62: micropod.v1.TopRequest
+	(*TopResponse)(nil),              // 63: micropod.v1.TopResponse
+	(*ProcessInfo)(nil),              // 64: micropod.v1.ProcessInfo
+	(*StatsRequest)(nil),             // 65: micropod.v1.StatsRequest
+	(*StatsResponse)(nil),            // 66: micropod.v1.StatsResponse
+	(*ContainerStats)(nil),           // 67: micropod.v1.ContainerStats
+	(*RenameContainerRequest)(nil),   // 68: micropod.v1.RenameContainerRequest
+	(*RenameContainerResponse)(nil),  // 69: micropod.v1.RenameContainerResponse
+	(*PruneContainersRequest)(nil),   // 70: micropod.v1.PruneContainersRequest
+	(*PruneContainersResponse)(nil),  // 71: micropod.v1.PruneContainersResponse
+	nil,                              // 72: micropod.v1.ContainerConfig.LabelsEntry
+	nil,                              // 73: micropod.v1.ContainerConfig.TmpfsEntry
+	nil,                              // 74: micropod.v1.ContainerConfig.SysctlsEntry
+	nil,                              // 75: micropod.v1.ContainerConfig.AnnotationsEntry
+	nil,                              // 76: micropod.v1.ListContainersRequest.LabelsEntry
+	(*durationpb.Duration)(nil),      // 77: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 78: google.protobuf.Timestamp
+	(*VMConfig)(nil),                 // 79: micropod.v1.VMConfig
+	(*NetworkJoin)(nil),              // 80: micropod.v1.NetworkJoin
+	(*PortMapping)(nil),              // 81: micropod.v1.PortMapping
+	(*VM)(nil),                       // 82: micropod.v1.VM
+	(*NetworkEndpoint)(nil),          // 83: micropod.v1.NetworkEndpoint
+	(*RegistryAuth)(nil),             // 84: micropod.v1.RegistryAuth
+	(*Progress)(nil),                 // 85: micropod.v1.Progress
+	(*LabelFilter)(nil),              // 86: micropod.v1.LabelFilter
 }
 var file_micropod_v1_containers_proto_depIdxs = []int32{
-	76, // 0: micropod.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	76, // 1: micropod.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	76, // 2: micropod.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
-	76, // 3: micropod.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
-	5,  // 4: micropod.v1.Health.log:type_name -> micropod.v1.HealthResult
-	77, // 5: micropod.v1.HealthResult.start:type_name -> google.protobuf.Timestamp
-	77, // 6: micropod.v1.HealthResult.end:type_name -> google.protobuf.Timestamp
-	71, // 7: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
-	72, // 8: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
-	8,  // 9: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
-	73, // 10: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
-	6,  // 11: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
-	7,  // 12: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
-	78, // 13: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
-	74, // 14: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
+	77, // 0: micropod.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	77, // 1: micropod.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	77, // 2: micropod.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
+	77, // 3: micropod.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
+	6,  // 4: micropod.v1.Health.log:type_name -> micropod.v1.HealthResult
+	78, // 5: micropod.v1.HealthResult.start:type_name -> google.protobuf.Timestamp
+	78, // 6: micropod.v1.HealthResult.end:type_name -> google.protobuf.Timestamp
+	72, // 7: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
+	73, // 8: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
+	9,  // 9: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
+	74, // 10: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
+	7,  // 11: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
+	8,  // 12: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
+	79, // 13: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
+	75, // 14: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
 	2,  // 15: micropod.v1.ContainerConfig.restart:type_name -> micropod.v1.RestartPolicy
-	3,  // 16: micropod.v1.ContainerConfig.health:type_name -> micropod.v1.HealthCheck
-	79, // 17: micropod.v1.ContainerConfig.networks:type_name -> micropod.v1.NetworkJoin
-	80, // 18: micropod.v1.ContainerConfig.ports:type_name -> micropod.v1.PortMapping
-	77, // 19: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	9,  // 20: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
-	0,  // 21: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
-	77, // 22: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	77, // 23: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	77, // 24: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	10, // 25: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
-	81, // 26: micropod.v1.Container.vm:type_name -> micropod.v1.VM
-	4,  // 27: micropod.v1.Container.health:type_name -> micropod.v1.Health
-	82, // 28: micropod.v1.Container.networks:type_name -> micropod.v1.NetworkEndpoint
-	80, // 29: micropod.v1.Container.ports:type_name -> micropod.v1.PortMapping
-	9,  // 30: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
-	83, // 31: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
-	84, // 32: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
-	11, // 33: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
-	11, // 34: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
-	11, // 35: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
-	11, // 36: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
-	2,  // 37: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
-	7,  // 38: micropod.v1.UpdateContainerRequest.resources:type_name -> micropod.v1.Resources
-	11, // 39: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
-	11, // 40: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
-	11, // 41: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
-	31, // 42: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
-	33, // 43: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
-	32, // 44: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	36, // 45: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	37, // 46: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	37, // 47: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
-	10, // 48: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	35, // 49: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
-	33, // 50: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	10, // 51: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	11, // 52: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	75, // 53: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	11, // 54: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	77, // 55: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	77, // 56: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	77, // 57: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	33, // 58: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	52, // 59: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
-	77, // 60: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
-	52, // 61: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
-	56, // 62: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
-	60, // 63: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
-	1,  // 64: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
-	63, // 65: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
-	77, // 66: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
-	66, // 67: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
-	77, // 68: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
-	77, // 69: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
-	85, // 70: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
-	12, // 71: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	14, // 72: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	16, // 73: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	18, // 74: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	20, // 75: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
-	22, // 76: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	24, // 77: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
-	26, // 78: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
-	28, // 79: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	30, // 80: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	38, // 81: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	40, // 82: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	42, // 83: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	44, // 84: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	46, // 85: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	48, // 86: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	50, // 87: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
-	53, // 88: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
-	55, // 89: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
-	58, // 90: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
-	61, // 91: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
-	64, // 92: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
-	67, // 93: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
-	69, // 94: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
-	13, // 95: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	15, // 96: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	17, // 97: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	19, // 98: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	21, // 99: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
-	23, // 100: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	25, // 101: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
-	27, // 102: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
-	29, // 103: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	34, // 104: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	39, // 105: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	41, // 106: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	43, // 107: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	45, // 108: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	47, // 109: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	49, // 110: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	51, // 111: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
-	54, // 112: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
-	57, // 113: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
-	59, // 114: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
-	62, // 115: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
-	65, // 116: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
-	68, // 117: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
-	70, // 118: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
-	95, // [95:119] is the sub-list for method output_type
-	71, // [71:95] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	4,  // 16: micropod.v1.ContainerConfig.health:type_name -> micropod.v1.HealthCheck
+	3,  // 17: micropod.v1.ContainerConfig.log:type_name -> micropod.v1.LogConfig
+	80, // 18: micropod.v1.ContainerConfig.networks:type_name -> micropod.v1.NetworkJoin
+	81, // 19: micropod.v1.ContainerConfig.ports:type_name -> micropod.v1.PortMapping
+	78, // 20: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	10, // 21: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
+	0,  // 22: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
+	78, // 23: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	78, // 24: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	78, // 25: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	11, // 26: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
+	82, // 27: micropod.v1.Container.vm:type_name -> micropod.v1.VM
+	5,  // 28: micropod.v1.Container.health:type_name -> micropod.v1.Health
+	83, // 29: micropod.v1.Container.networks:type_name -> micropod.v1.NetworkEndpoint
+	81, // 30: micropod.v1.Container.ports:type_name -> micropod.v1.PortMapping
+	10, // 31: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
+	84, // 32: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
+	85, // 33: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
+	12, // 34: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 35: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 36: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 37: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
+	2,  // 38: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
+	8,  // 39: micropod.v1.UpdateContainerRequest.resources:type_name -> micropod.v1.Resources
+	12, // 40: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 41: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 42: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
+	32, // 43: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
+	34, // 44: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
+	33, // 45: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
+	37, // 46: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	38, // 47: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	38, // 48: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	11, // 49: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
+	36, // 50: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	34, // 51: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	11, // 52: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	12, // 53: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	76, // 54: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	12, // 55: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	78, // 56: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	78, // 57: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	78, // 58: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	34, // 59: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	53, // 60: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
+	78, // 61: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
+	53, // 62: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
+	57, // 63: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
+	61, // 64: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
+	1,  // 65: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
+	64, // 66: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
+	78, // 67: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
+	67, // 68: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
+	78, // 69: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
+	78, // 70: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
+	86, // 71: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
+	13, // 72: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	15, // 73: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	17, // 74: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	19, // 75: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	21, // 76: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
+	23, // 77: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	25, // 78: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
+	27, // 79: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
+	29, // 80: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	31, // 81: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	39, // 82: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	41, // 83: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	43, // 84: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	45, // 85: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	47, // 86: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	49, // 87: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	51, // 88: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
+	54, // 89: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
+	56, // 90: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
+	59, // 91: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
+	62, // 92: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
+	65, // 93: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
+	68, // 94: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
+	70, // 95: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
+	14, // 96: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	16, // 97: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	18, // 98: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	20, // 99: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	22, // 100: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
+	24, // 101: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	26, // 102: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
+	28, // 103: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
+	30, // 104: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	35, // 105: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	40, // 106: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	42, // 107: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	44, // 108: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	46, // 109: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	48, // 110: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	50, // 111: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	52, // 112: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
+	55, // 113: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
+	58, // 114: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
+	60, // 115: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
+	63, // 116: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
+	66, // 117: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
+	69, // 118: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
+	71, // 119: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
+	96, // [96:120] is the sub-list for method output_type
+	72, // [72:96] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }
@@ -5569,32 +5645,32 @@ func file_micropod_v1_containers_proto_init() {
 	}
 	file_micropod_v1_images_proto_init()
 	file_micropod_v1_types_proto_init()
-	file_micropod_v1_containers_proto_msgTypes[11].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[12].OneofWrappers = []any{
 		(*CreateContainerResponse_Progress)(nil),
 		(*CreateContainerResponse_Container)(nil),
 	}
-	file_micropod_v1_containers_proto_msgTypes[14].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[16].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[28].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[15].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[17].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[29].OneofWrappers = []any{
 		(*AttachRequest_Open)(nil),
 		(*AttachRequest_Stdin)(nil),
 		(*AttachRequest_CloseStdin)(nil),
 		(*AttachRequest_Resize)(nil),
 		(*AttachRequest_Ack)(nil),
 	}
-	file_micropod_v1_containers_proto_msgTypes[29].OneofWrappers = []any{}
-	file_micropod_v1_containers_proto_msgTypes[32].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[30].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[33].OneofWrappers = []any{
 		(*AttachResponse_Opened)(nil),
 		(*AttachResponse_Stdout)(nil),
 		(*AttachResponse_Stderr)(nil),
 		(*AttachResponse_Exit)(nil),
 		(*AttachResponse_Input)(nil),
 	}
-	file_micropod_v1_containers_proto_msgTypes[52].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[53].OneofWrappers = []any{
 		(*CopyFromResponse_Stat)(nil),
 		(*CopyFromResponse_Data)(nil),
 	}
-	file_micropod_v1_containers_proto_msgTypes[53].OneofWrappers = []any{
+	file_micropod_v1_containers_proto_msgTypes[54].OneofWrappers = []any{
 		(*CopyToRequest_Open)(nil),
 		(*CopyToRequest_Data)(nil),
 	}
@@ -5604,7 +5680,7 @@ func file_micropod_v1_containers_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_containers_proto_rawDesc), len(file_micropod_v1_containers_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   74,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

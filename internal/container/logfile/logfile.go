@@ -19,6 +19,7 @@
 package logfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -49,6 +50,7 @@ type Config struct {
 	Path     string // required; its folder must exist by Begin
 	MaxBytes int64  // at which a file is full; required
 	MaxFiles int    // how many are kept; at least 1
+	Discard  bool   // nothing is logged, no file is made
 	// OnError is told when lines begin to get lost because they cannot be written, once for
 	// each row of failures. nil: nobody is.
 	OnError func(error)
@@ -78,6 +80,9 @@ func New(c Config) *Log { return &Log{config: c, changed: make(chan struct{})} }
 func (l *Log) Begin() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.config.Discard {
+		return nil
+	}
 	if err := l.open(); err != nil {
 		return err
 	}
@@ -90,6 +95,9 @@ func (l *Log) Begin() error {
 func (l *Log) Resume() (stdout, stderr uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.config.Discard {
+		return 0, 0, nil
+	}
 	if err := l.open(); err != nil {
 		return 0, 0, err
 	}
@@ -196,13 +204,29 @@ func (l *Log) flush() {
 	}
 }
 
+// write writes out, over as many files as it fills.
 func (l *Log) write() error {
-	if l.size >= l.config.MaxBytes {
-		if err := l.rotate(); err != nil {
+	for rest := l.out; len(rest) > 0; {
+		if l.size >= l.config.MaxBytes {
+			if err := l.rotate(); err != nil {
+				return err
+			}
+		}
+		part := rest
+		if room := l.config.MaxBytes - l.size; int64(len(rest)) > room { // up to the end of the line that fills it
+			part = rest[:room+int64(bytes.IndexByte(rest[room:], '\n'))+1]
+		}
+		if err := l.writePart(part); err != nil {
 			return err
 		}
+		rest = rest[len(part):]
 	}
-	n, err := l.file.Write(l.out)
+	return nil
+}
+
+// writePart writes whole lines.
+func (l *Log) writePart(p []byte) error {
+	n, err := l.file.Write(p)
 	if err != nil {
 		// A piece of a line would spoil the next one: take it back.
 		if n > 0 {
