@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/micropod/micropod/internal/guest/initramfs"
 	"github.com/micropod/micropod/internal/guest/kernel"
 	testimages "github.com/micropod/micropod/test/images"
@@ -84,6 +86,8 @@ func (s *setup) close() {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
+	// podman leaves its storage mounted, and what is mounted cannot be removed.
+	_ = unix.Unmount(filepath.Join(s.dir, "peer-state-podman", "overlay"), unix.MNT_DETACH)
 	_ = os.RemoveAll(s.dir)
 }
 
