@@ -31,6 +31,7 @@ import (
 	"github.com/micropod/micropod/internal/tracing/recorder"
 	"github.com/micropod/micropod/internal/version"
 	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/firecracker"
 	"github.com/micropod/micropod/internal/vmm/late"
 	"github.com/micropod/micropod/internal/vmm/qemu"
 )
@@ -43,24 +44,25 @@ type daemon struct {
 	config *config.Config
 	log    *slog.Logger
 
-	place      *server.Occupancy
-	db         *store.DB
-	events     *events.Bus
-	boot       *machine.BootFiles
-	qemu       *late.Engine[*qemu.Engine]
-	networks   *lan.Service
-	machines   *machine.Service
-	images     *image.Store
-	containers *container.Service
-	snapshots  *snapshot.Catalogue
-	spans      *recorder.Recorder
+	place       *server.Occupancy
+	db          *store.DB
+	events      *events.Bus
+	boot        *machine.BootFiles
+	qemu        *late.Engine[*qemu.Engine]
+	firecracker *late.Engine[*firecracker.Engine]
+	networks    *lan.Service
+	machines    *machine.Service
+	images      *image.Store
+	containers  *container.Service
+	snapshots   *snapshot.Catalogue
+	spans       *recorder.Recorder
 }
 
 // serve runs the daemon until ctx ends, and then lets go of its machines: they go on.
 func serve(ctx context.Context, c *config.Config, log *slog.Logger) (err error) {
 	d := &daemon{config: c, log: log, events: new(events.Bus)}
 	defer func() { err = errors.Join(err, d.letGo()) }()
-	for _, part := range []func() error{d.occupy, d.record, d.openStore, d.makeEngine, d.openNetworks, d.openMachines, d.openImages, d.openContainers} {
+	for _, part := range []func() error{d.occupy, d.record, d.openStore, d.makeEngines, d.openNetworks, d.openMachines, d.openImages, d.openContainers} {
 		if err := part(); err != nil {
 			return err
 		}
@@ -86,24 +88,6 @@ func (d *daemon) openStore() (err error) {
 	return err
 }
 
-func (d *daemon) makeEngine() error {
-	d.boot = &machine.BootFiles{Kernel: d.config.Kernel, Agent: d.config.Agent, CacheDir: filepath.Join(d.config.DataDir, "boot")}
-	d.qemu = late.New(qemu.Name, func() (*qemu.Engine, error) {
-		return qemu.New(qemu.Config{
-			Binary:     d.config.QEMU,
-			StateDir:   d.config.RunDir,
-			ProbeGuest: d.probeGuest,
-			Logger:     d.log,
-		})
-	})
-	return nil
-}
-
-func (d *daemon) probeGuest(ctx context.Context) (qemu.Guest, error) {
-	b, err := d.boot.Boot(ctx, "", false)
-	return qemu.Guest{Kernel: b.Kernel, Initrd: b.Initrd, Args: b.CommandLine(1, "")}, err
-}
-
 func (d *daemon) openNetworks() (err error) {
 	d.networks, err = lan.Open(lan.Config{
 		DB: d.db, DataDir: d.config.DataDir, RunDir: d.config.RunDir,
@@ -122,7 +106,8 @@ func (d *daemon) openMachines() (err error) {
 		return err
 	}
 	d.machines, err = machine.New(machine.Config{
-		Engines:  []vmm.Engine{d.qemu},
+		Engines:  []vmm.Engine{d.firecracker, d.qemu},
+		Auto:     d.auto,
 		DB:       d.db,
 		Boot:     d.boot,
 		MakeDisk: rootfs.CreateScratch,
@@ -224,18 +209,13 @@ func (d *daemon) answer(ctx context.Context) error {
 
 func (d *daemon) doctor() *doctor.Doctor {
 	return doctor.New(doctor.Config{
-		ProbeKVM: func(ctx context.Context) (bool, string, error) {
-			engine, err := d.qemu.Real()
-			if err != nil {
-				return false, "", err
-			}
-			answer, err := engine.Probe(ctx)
-			return answer.Usable, answer.Why, err
-		},
-		QEMU:    cmp.Or(d.config.QEMU, "qemu-system-x86_64"),
-		Kernel:  d.boot.Find,
-		Agent:   d.config.Agent,
-		DataDir: d.config.DataDir,
+		ProbeKVM:    d.probeKVM,
+		Firecracker: d.foundFirecracker,
+		Auto:        func(ctx context.Context) string { return d.auto(ctx, false) },
+		QEMU:        cmp.Or(d.config.QEMU, "qemu-system-x86_64"),
+		Kernel:      d.boot.Find,
+		Agent:       d.config.Agent,
+		DataDir:     d.config.DataDir,
 	})
 }
 

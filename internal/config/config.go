@@ -47,7 +47,12 @@ type Config struct {
 
 	Kernel string // the guests'; empty: searched for
 	QEMU   string // qemu-system-*; empty: searched for in PATH
-	Agent  string // the guest agent's binary
+	// Engine runs machines whose request says nothing or "auto".
+	Engine string
+	// Firecracker and Jailer are names or paths; empty: searched for in PATH. Unjailed leaves the jailer out.
+	Firecracker, Jailer string
+	Unjailed            bool
+	Agent               string // the guest agent's binary
 
 	SocketGroup        string              // whose members may use the socket; empty: DefaultSocketGroup, where there is one
 	InsecureRegistries []string            // HOST, HOST:PORT or CIDR that may be used without verified TLS

@@ -101,6 +101,10 @@ func TestFileSettings(t *testing.T) {
 kernel = "/boot/k"
 qemu = "/opt/qemu"
 agent = "/opt/agent"
+engine = "qemu"
+firecracker = "/opt/firecracker"
+jailer = "/opt/jailer"
+unjailed = true
 insecure_registries = ["reg:5000"]
 default_memory = "1g"
 default_vcpus = 2
@@ -124,6 +128,7 @@ time = "90s"
 	}
 	want := &Config{
 		File: o.File, DataDir: DefaultDataDir, RunDir: DefaultRunDir, Kernel: "/boot/k", QEMU: "/opt/qemu", Agent: "/opt/agent",
+		Engine: "qemu", Firecracker: "/opt/firecracker", Jailer: "/opt/jailer", Unjailed: true,
 		InsecureRegistries: []string{"reg:5000"}, Mirrors: map[string][]string{"docker.io": {"mirror.local"}},
 		ImageLimits: ImageLimits{Bytes: 2 << 30, Ratio: 50, Entries: 1000, Names: 1 << 20, Memory: 300 << 20, Time: 90 * time.Second},
 		Memory:      1 << 30, VCPUs: 2, Scratch: 20 << 30, Network: "none", UIDFirst: 100000, UIDCount: 10,

@@ -19,6 +19,10 @@ type settings struct {
 	Host               string              `toml:"host"`
 	Kernel             string              `toml:"kernel"`
 	QEMU               string              `toml:"qemu"`
+	Engine             string              `toml:"engine"`
+	Firecracker        string              `toml:"firecracker"`
+	Jailer             string              `toml:"jailer"`
+	Unjailed           bool                `toml:"unjailed"`
 	Agent              string              `toml:"agent"`
 	InsecureRegistries []string            `toml:"insecure_registries"`
 	Mirrors            map[string][]string `toml:"mirrors"`
@@ -50,7 +54,7 @@ func (s size) orElse(name string, fallback int64) attempt[int64] {
 
 // keys are all settings a file may hold.
 var keys = []string{
-	"data_dir", "run_dir", "host", "kernel", "qemu", "agent", "insecure_registries", "mirrors", "image_limits",
+	"data_dir", "run_dir", "host", "kernel", "qemu", "engine", "firecracker", "jailer", "unjailed", "agent", "insecure_registries", "mirrors", "image_limits",
 	"default_memory", "default_vcpus", "default_scratch", "default_network", "uid_first", "uid_count", "log_level", "otlp_endpoint", "socket_group",
 }
 

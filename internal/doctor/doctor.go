@@ -49,6 +49,10 @@ type Check struct {
 type Config struct {
 	// ProbeKVM says whether KVM runs a guest, and if not why. It may boot one.
 	ProbeKVM func(context.Context) (usable bool, why string, err error)
+	// Firecracker says which programs are found, or why they do not do.
+	Firecracker func() (found string, err error)
+	// Auto names the engine that machines get which ask for none.
+	Auto func(context.Context) string
 	// QEMU is the name or path of the binary.
 	QEMU string
 	// Kernel finds the guests' kernel with its modules.
@@ -72,7 +76,7 @@ const checkLimit = 30 * time.Second
 func (d *Doctor) Checks(ctx context.Context) []Check {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
-	all := []func(context.Context) Check{d.kvm, d.qemu, d.kernel, d.agent, d.mkfs, d.cgroups, d.disk}
+	all := []func(context.Context) Check{d.kvm, d.firecracker, d.qemu, d.auto, d.kernel, d.agent, d.mkfs, d.cgroups, d.disk}
 	found := make([]Check, len(all))
 	var together errgroup.Group
 	for i, check := range all {
@@ -92,6 +96,18 @@ func (d *Doctor) kvm(ctx context.Context) Check {
 		return Check{"kvm", Warning, "not usable: " + strings.Join(strings.Fields(why), " "), mend}
 	}
 	return Check{"kvm", OK, "it runs a guest", ""}
+}
+
+func (d *Doctor) firecracker(context.Context) Check {
+	found, err := d.Firecracker()
+	if err != nil {
+		return Check{"firecracker", Warning, err.Error(), "scripts/install-firecracker.sh installs the official release, or set firecracker and jailer in the configuration; QEMU runs machines until then"}
+	}
+	return Check{"firecracker", OK, found, ""}
+}
+
+func (d *Doctor) auto(ctx context.Context) Check {
+	return Check{"engine", OK, "machines that ask for none get " + d.Auto(ctx), ""}
 }
 
 // minQEMU is the oldest that the engine was tried with.

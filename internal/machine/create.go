@@ -36,7 +36,7 @@ func (s *Service) Create(ctx context.Context, spec Spec) (Info, error) {
 
 // create is Create, of a snapshot if there is one.
 func (s *Service) create(ctx context.Context, spec Spec, from *snapshot.Snapshot) (Info, error) {
-	spec, err := s.complete(spec)
+	spec, err := s.complete(ctx, spec)
 	if err != nil {
 		return Info{}, err
 	}

@@ -50,7 +50,10 @@ import (
 
 // Config is what a Service is made from.
 type Config struct {
-	Engines []vmm.Engine // required; the first is the one that "auto" means
+	Engines []vmm.Engine // required
+	// Auto names the engine that "auto" means, for a machine that is to run virtual machines itself or not. Nil: the first. It
+	// may take some seconds, once in a host's boot.
+	Auto func(ctx context.Context, nested bool) string
 	DB      *store.DB    // required
 	Boot    BootSource   // required
 	// MakeDisk makes a machine's empty ext4 disk of size bytes at path. Required.

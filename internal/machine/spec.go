@@ -5,6 +5,7 @@ package machine
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -80,14 +81,14 @@ var (
 )
 
 // complete fills in defaults and checks the whole. Its error is a *SpecError.
-func (c *Config) complete(s Spec) (Spec, error) {
+func (c *Config) complete(ctx context.Context, s Spec) (Spec, error) {
 	s.ID = cmp.Or(s.ID, newID())
 	s.VCPUs = cmp.Or(s.VCPUs, c.VCPUs)
 	s.Memory = cmp.Or(s.Memory, c.Memory)
 	s.ScratchBytes = cmp.Or(s.ScratchBytes, c.Scratch)
 	s.Labels, s.Annotations = maps.Clone(s.Labels), maps.Clone(s.Annotations)
 	if s.Engine == "" || s.Engine == "auto" {
-		s.Engine = c.Engines[0].Name()
+		s.Engine = c.auto(ctx, s.Nested)
 	}
 	if _, none := c.Network.(noNetwork); !none && !s.Network.None && len(s.Network.Joins) == 0 {
 		s.Network.Joins = c.defaultJoins()
@@ -102,6 +103,13 @@ func (c *Config) complete(s Spec) (Spec, error) {
 		}
 	}
 	return s, nil
+}
+
+func (c *Config) auto(ctx context.Context, nested bool) string {
+	if c.Auto == nil {
+		return c.Engines[0].Name()
+	}
+	return c.Auto(ctx, nested)
 }
 
 func checkNames(s Spec) *SpecError {

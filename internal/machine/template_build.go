@@ -126,7 +126,7 @@ func (s *Service) makeTemplate(ctx context.Context, k template.Key, spec Spec) (
 
 // saveBlank boots a machine without drives and saves it to dir. Nothing is left of it.
 func (s *Service) saveBlank(ctx context.Context, spec Spec, dir string) (note template.Note, err error) {
-	blank, err := s.complete(shape(spec))
+	blank, err := s.complete(ctx, shape(spec))
 	if err != nil {
 		return note, err
 	}

@@ -45,7 +45,7 @@ func (s *Service) BuildTemplate(ctx context.Context, spec Spec) (t template.Temp
 
 // foresee finds out what a start of the spec would be restored from.
 func (s *Service) foresee(ctx context.Context, spec Spec) (*boot, template.Key, error) {
-	spec, err := s.complete(shape(spec))
+	spec, err := s.complete(ctx, shape(spec))
 	if err != nil {
 		return nil, template.Key{}, err
 	}

@@ -69,7 +69,7 @@ type Machine interface {
 
 	// Snapshot saves memory and device state of a paused machine into folder dir,
 	// which must exist and be empty. The machine stays paused and goes on
-	// with Resume. Drives are not copied: that is the caller's, who knows
+	// with Resume, but its connection to the guest may have ended. Drives are not copied: that is the caller's, who knows
 	// which are shared. On error dir is empty again.
 	Snapshot(ctx context.Context, dir string) error
 

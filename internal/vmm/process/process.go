@@ -124,7 +124,7 @@ func watch(pid int) (*Process, error) {
 	}
 	p := &Process{PID: pid, pidfd: os.NewFile(uintptr(fd), "pidfd"), Exited: make(chan struct{})}
 	p.Stop = sync.OnceFunc(func() { p.pidfd.Close() })
-	if p.StartTime, err = startTime(pid); err != nil {
+	if p.StartTime, err = StartTime(pid); err != nil {
 		p.pidfd.Close()
 		return nil, err
 	}

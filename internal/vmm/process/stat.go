@@ -56,8 +56,8 @@ func stat(pid int) ([]string, error) {
 	return fields, nil
 }
 
-// startTime is field 22 of /proc/PID/stat.
-func startTime(pid int) (uint64, error) {
+// StartTime is field 22 of /proc/PID/stat.
+func StartTime(pid int) (uint64, error) {
 	fields, err := stat(pid)
 	if err != nil {
 		return 0, err

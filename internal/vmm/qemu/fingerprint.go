@@ -6,10 +6,7 @@ package qemu
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -38,7 +35,7 @@ func (e *Engine) Fingerprint(ctx context.Context, c vmm.Config) (string, error) 
 	}
 	print := fmt.Sprintf("%s, snapshots %d, %s", version, snapshotFormat, accel)
 	if accel == AccelKVM {
-		cpu, err := hostCPU("/proc/cpuinfo")
+		cpu, err := vmm.HostCPU("/proc/cpuinfo")
 		if err != nil {
 			return "", err
 		}
@@ -65,33 +62,4 @@ func (e *Engine) binaryVersion(ctx context.Context) (string, error) {
 	line, _, _ := bytes.Cut(out, []byte("\n"))
 	e.version = binaryVersion{info.Size(), info.ModTime(), strings.TrimSpace(string(line))}
 	return e.version.text, nil
-}
-
-// hostCPU names the first processor's model and a sum of all that the kernel tells of its abilities.
-func hostCPU(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, 64<<10))
-	if err != nil {
-		return "", err
-	}
-	sum, model := sha256.New(), ""
-	for line := range strings.Lines(string(text)) {
-		name, value, _ := strings.Cut(line, ":")
-		switch name = strings.TrimSpace(name); name {
-		case "":
-			if model != "" {
-				return fmt.Sprintf("%s (%x)", model, sum.Sum(nil)[:6]), nil
-			}
-		case "model name":
-			model = strings.TrimSpace(value)
-			fallthrough
-		case "vendor_id", "cpu family", "model", "stepping", "microcode", "flags", "vmx flags":
-			fmt.Fprintf(sum, "%s:%s\n", name, strings.TrimSpace(value))
-		}
-	}
-	return "", errors.New(path + " tells of no processor")
 }

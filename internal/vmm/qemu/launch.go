@@ -90,14 +90,10 @@ func checkReadable(path string, uid, gid int) error {
 	if err != nil {
 		return err
 	}
-	owner, mode := info.Sys().(*syscall.Stat_t), info.Mode().Perm()
-	switch {
-	case uid == 0, mode&0o004 != 0,
-		int(owner.Uid) == uid && mode&0o400 != 0,
-		int(owner.Gid) == gid && mode&0o040 != 0:
-		return nil
+	if !process.Readable(info, uid, gid) {
+		return fmt.Errorf("%s has mode %v and cannot be read by uid %d, under which the machine runs: chmod a+r it", path, info.Mode().Perm(), uid)
 	}
-	return fmt.Errorf("%s has mode %v and cannot be read by uid %d, under which the machine runs: chmod a+r it", path, mode, uid)
+	return nil
 }
 
 // launch starts QEMU with the given memory, which it takes over, prepares the machine with prepare

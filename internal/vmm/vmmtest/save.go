@@ -194,6 +194,7 @@ func (s *suite) snapshot(ctx context.Context, t *testing.T, m *machine) string {
 		t.Fatalf("snapshot: %v", err)
 	}
 	t.Logf("snapshot took %v", time.Since(began))
+	m.hangUp() // it may have ended the guest's connection
 	return dir
 }
 

@@ -128,7 +128,7 @@ func Run(t *testing.T, s Setup) {
 
 // Modules names the kernel modules that the test guest needs.
 func Modules() []string {
-	return []string{"virtio_mmio", "virtio_blk", "virtio_console", "virtio_balloon", "virtio_rng", "virtio_net"}
+	return []string{"virtio_mmio", "virtio_blk", "virtio_console", "virtio_balloon", "virtio_rng", "vmw_vsock_virtio_transport", "virtio_net"}
 }
 
 // BuildGuest compiles the test guest into dir and returns its path.

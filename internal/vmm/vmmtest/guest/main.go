@@ -3,7 +3,7 @@
 
 // Command guest is the /init of the conformance suite's machines: it loads the
 // modules that the initramfs lists and answers lines
-// on the guest channel. A request is "ID VERB ARGUMENTS", its answer "ID ok
+// on the guest channel, a virtio-serial port or, where there is a vsock, a connection to the host. A request is "ID VERB ARGUMENTS", its answer "ID ok
 // VALUE" or "ID err SENTENCE"; see commands.go for the verbs. Answers to requests
 // of an earlier connection may still be in the channel: the host tells by ID.
 //
@@ -41,12 +41,19 @@ func boot() error {
 	if err := loadModules("/etc/modules"); err != nil {
 		return err
 	}
+	if hasVsock() {
+		say("guest: ready")
+		return serveVsock()
+	}
 	f, err := openPort()
 	if err != nil {
 		return err
 	}
 	say("guest: ready")
-	return serve(f)
+	return serve(f, func() error { // no host is connected
+		time.Sleep(2 * time.Millisecond)
+		return nil
+	})
 }
 
 func mounts() error {
@@ -98,12 +105,15 @@ func openPort() (*os.File, error) {
 	return nil, fmt.Errorf("%s does not appear", port)
 }
 
-func serve(f *os.File) error {
+// serve answers requests; onEnd is called where the channel ends, and its error is the end.
+func serve(f *os.File, onEnd func() error) error {
 	r := bufio.NewReaderSize(f, 64<<10)
 	for {
 		line, err := r.ReadString('\n')
-		if err == io.EOF { // no host is connected
-			time.Sleep(2 * time.Millisecond)
+		if err == io.EOF {
+			if err := onEnd(); err != nil {
+				return err
+			}
 			continue
 		}
 		if err != nil {

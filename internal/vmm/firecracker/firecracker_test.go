@@ -1,0 +1,108 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package firecracker_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/micropod/micropod/internal/guest/initramfs"
+	"github.com/micropod/micropod/internal/guest/kernel"
+	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/firecracker"
+	"github.com/micropod/micropod/internal/vmm/vmmtest"
+	"github.com/micropod/micropod/test/kvmhost"
+)
+
+func newEngine() (vmm.Engine, error) { return firecracker.New(firecracker.Config{}) }
+
+func TestMain(m *testing.M) {
+	vmmtest.Child(newEngine)
+	code := kvmhost.Main(m)
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// Where the suite's guest lies in the KVM host.
+const (
+	guestKernel = "/tmp/guest/vmlinux"
+	guestInitrd = "/tmp/guest/initrd"
+)
+
+// enter has a test run in the KVM host, with the suite's guest.
+func enter(t *testing.T) bool {
+	t.Helper()
+	if kvmhost.Inside() {
+		return true
+	}
+	if testing.Short() {
+		t.Skip("boots machines")
+	}
+	files, err := makeGuest(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kvmhost.Enter(t, files)
+}
+
+func makeGuest(ctx context.Context, dir string) (kvmhost.Files, error) {
+	k, err := kernel.Find(kernel.Options{Modules: vmmtest.Modules()})
+	if err != nil {
+		return nil, err
+	}
+	vmlinux, err := kernel.Vmlinux(ctx, k, dir)
+	if err != nil {
+		return nil, err
+	}
+	init, err := vmmtest.BuildGuest(dir)
+	if err != nil {
+		return nil, err
+	}
+	initrd, err := initramfs.Build(ctx, initramfs.Options{Kernel: k, AgentPath: init, Modules: vmmtest.Modules(), CacheDir: dir})
+	return kvmhost.Files{guestKernel: vmlinux, guestInitrd: initrd}, err
+}
+
+// commandLine is that of a guest in the KVM host, whose vCPU does not speculate either.
+func commandLine(t *testing.T) string {
+	t.Helper()
+	khz, err := kernel.TSCKHz()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kernel.CommandLine(kernel.Boot{TSCKHz: khz, VCPUs: 1, Emulated: true})
+}
+
+func TestConformance(t *testing.T) {
+	if !enter(t) {
+		return
+	}
+	vmmtest.Run(t, vmmtest.Setup{
+		New: func(t *testing.T) vmm.Engine {
+			e, err := newEngine()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e
+		},
+		Kernel: guestKernel, Initrd: guestInitrd, Args: commandLine(t),
+		NoNested: true,
+		Remains:  remains,
+	})
+}
+
+// remains lists what a running machine has on the host. What is in its jail is in nobody else's mount namespace.
+func remains(r vmm.Record) []string {
+	return []string{filepath.Join(r.Dir, "jail"), "/sys/fs/cgroup" + cmp.Or(r.Cgroup, "/none"), fmt.Sprintf("/proc/%d/cwd/api.sock", r.PID)}
+}
