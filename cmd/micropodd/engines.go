@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 
 	"github.com/micropod/micropod/internal/machine"
@@ -85,14 +84,14 @@ func (d *daemon) probeKVM(ctx context.Context) (usable bool, why string, err err
 }
 
 // foundFirecracker tells programs and version.
-func (d *daemon) foundFirecracker() (string, error) {
+func (d *daemon) foundFirecracker() (found, version string, err error) {
 	engine, err := d.firecracker.Real()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	program, jailer := engine.Programs()
 	if jailer == "" {
-		return fmt.Sprintf("%s, version %s, without its jailer", program, engine.Version()), nil
+		return program + ", without its jailer", engine.Version().String(), nil
 	}
-	return fmt.Sprintf("%s and %s, version %s", program, jailer, engine.Version()), nil
+	return program + " and " + jailer, engine.Version().String(), nil
 }

@@ -49,8 +49,8 @@ type Check struct {
 type Config struct {
 	// ProbeKVM says whether KVM runs a guest, and if not why. It may boot one.
 	ProbeKVM func(context.Context) (usable bool, why string, err error)
-	// Firecracker says which programs are found, or why they do not do.
-	Firecracker func() (found string, err error)
+	// Firecracker says which programs are found and of which version, or why they do not do.
+	Firecracker func() (found, version string, err error)
 	// Auto names the engine that machines get which ask for none.
 	Auto func(context.Context) string
 	// QEMU is the name or path of the binary.
@@ -83,7 +83,21 @@ func (d *Doctor) Checks(ctx context.Context) []Check {
 		together.Go(func() error { found[i] = check(ctx); return nil })
 	}
 	_ = together.Wait() // none gives an error
+	soften(found)
 	return found
+}
+
+// soften makes a lack of QEMU a warning where Firecracker runs machines.
+func soften(found []Check) {
+	status := make(map[string]Status)
+	for _, c := range found {
+		status[c.Name] = c.Status
+	}
+	for i, c := range found {
+		if c.Name == "qemu" && c.Status == Failed && status["kvm"] == OK && status["firecracker"] == OK {
+			found[i].Status = Warning
+		}
+	}
 }
 
 func (d *Doctor) kvm(ctx context.Context) Check {
@@ -99,11 +113,11 @@ func (d *Doctor) kvm(ctx context.Context) Check {
 }
 
 func (d *Doctor) firecracker(context.Context) Check {
-	found, err := d.Firecracker()
+	found, version, err := d.Firecracker()
 	if err != nil {
 		return Check{"firecracker", Warning, err.Error(), "scripts/install-firecracker.sh installs the official release, or set firecracker and jailer in the configuration; QEMU runs machines until then"}
 	}
-	return Check{"firecracker", OK, found, ""}
+	return Check{"firecracker", OK, found + ", version " + version, ""}
 }
 
 func (d *Doctor) auto(ctx context.Context) Check {
@@ -133,6 +147,15 @@ func (d *Doctor) qemu(ctx context.Context) Check {
 		return Check{"qemu", Failed, fmt.Sprintf("%s is version %s, too old", path, version), fmt.Sprintf("install QEMU %d.%d or newer", minQEMU[0], minQEMU[1])}
 	}
 	return Check{"qemu", OK, path + ", version " + version, ""}
+}
+
+// EngineVersion is that of an engine's program, such as "1.12.1".
+func (d *Doctor) EngineVersion(ctx context.Context, engine string) (string, error) {
+	if engine != "firecracker" {
+		return d.QEMUVersion(ctx)
+	}
+	_, version, err := d.Firecracker()
+	return version, err
 }
 
 // QEMUVersion asks the binary, such as "7.2.22".

@@ -28,7 +28,7 @@ func script(t *testing.T, text string) string {
 func healthy(t *testing.T) Config {
 	return Config{
 		ProbeKVM:    func(context.Context) (bool, string, error) { return true, "", nil },
-		Firecracker: func() (string, error) { return "/usr/bin/firecracker", nil },
+		Firecracker: func() (string, string, error) { return "", "", errors.New("not installed") },
 		Auto:        func(context.Context) string { return "firecracker" },
 		QEMU:        script(t, "QEMU emulator version 8.2.1 (Debian)"),
 		Kernel:      func() (kernel.Kernel, error) { return kernel.Kernel{Path: "/boot/k", Version: "6.1"}, nil },
@@ -78,11 +78,18 @@ func TestLacks(t *testing.T) {
 			c.ProbeKVM = func(context.Context) (bool, string, error) { return false, "", errors.New("no guest") }
 		}, Warning, "no guest"},
 		"firecracker missing": {"firecracker", func(_ *testing.T, c *Config) {
-			c.Firecracker = func() (string, error) { return "", errors.New("no jailer") }
+			c.Firecracker = func() (string, string, error) { return "", "", errors.New("no jailer") }
 		}, Warning, "no jailer"},
 		"engine": {"engine", func(_ *testing.T, c *Config) {
 			c.Auto = func(context.Context) string { return "qemu" }
 		}, OK, "qemu"},
+		"qemu alone missing": {"qemu", func(_ *testing.T, c *Config) {
+			c.QEMU = "/nowhere/qemu"
+			c.Firecracker = func() (string, string, error) { return "/usr/bin/firecracker", "1.12.1", nil }
+		}, Warning, "no such file"},
+		"firecracker": {"firecracker", func(_ *testing.T, c *Config) {
+			c.Firecracker = func() (string, string, error) { return "/usr/bin/firecracker", "1.12.1", nil }
+		}, OK, "version 1.12.1"},
 		"qemu missing": {"qemu", func(_ *testing.T, c *Config) { c.QEMU = "/nowhere/qemu" }, Failed, "no such file"},
 		"qemu old":     {"qemu", func(t *testing.T, c *Config) { c.QEMU = script(t, "QEMU emulator version 6.2.0") }, Failed, "too old"},
 		"qemu least":   {"qemu", func(t *testing.T, c *Config) { c.QEMU = script(t, "QEMU emulator version 7.2.22 (x)") }, OK, "7.2.22"},

@@ -54,8 +54,8 @@ type Config struct {
 	// Auto names the engine that "auto" means, for a machine that is to run virtual machines itself or not. Nil: the first. It
 	// may take some seconds, once in a host's boot.
 	Auto func(ctx context.Context, nested bool) string
-	DB      *store.DB    // required
-	Boot    BootSource   // required
+	DB   *store.DB  // required
+	Boot BootSource // required
 	// MakeDisk makes a machine's empty ext4 disk of size bytes at path. Required.
 	MakeDisk func(ctx context.Context, path string, size int64) error
 

@@ -26,8 +26,8 @@ type system struct {
 	c       Config
 	started time.Time
 
-	engine sync.Mutex // held while QEMU is asked for its version, once
-	asked  string
+	engine    sync.Mutex // held while an engine is asked for its version, once
+	of, asked string     // which, and its answer
 }
 
 func newSystem(c Config) *system { return &system{c: c, started: time.Now()} }
@@ -45,12 +45,13 @@ func (s *system) Version(context.Context, *connect.Request[v1.VersionRequest]) (
 
 // Info tells about daemon and host.
 func (s *system) Info(ctx context.Context, _ *connect.Request[v1.InfoRequest]) (*connect.Response[v1.InfoResponse], error) {
+	engine := s.c.Doctor.Auto(ctx)
 	info := &v1.InfoResponse{
 		Version:       version.Version,
 		DataDir:       s.c.DataDir,
 		RunDir:        s.c.RunDir,
-		Engine:        s.c.Machines.Engines[0].Name(),
-		EngineVersion: s.engineVersion(ctx),
+		Engine:        engine,
+		EngineVersion: s.engineVersion(ctx, engine),
 		Accelerator:   s.accelerator(ctx),
 		CgroupVersion: doctor.CgroupVersion(),
 		Cpus:          int32(runtime.NumCPU()),
@@ -92,11 +93,12 @@ func (s *system) count(info *v1.InfoResponse) error {
 }
 
 // engineVersion asks until it is told.
-func (s *system) engineVersion(ctx context.Context) string {
+func (s *system) engineVersion(ctx context.Context, engine string) string {
 	s.engine.Lock()
 	defer s.engine.Unlock()
-	if s.asked == "" {
-		s.asked, _ = s.c.Doctor.QEMUVersion(ctx) // Doctor tells why not
+	if s.asked == "" || s.of != engine {
+		s.asked, _ = s.c.Doctor.EngineVersion(ctx, engine) // Doctor tells why not
+		s.of = engine
 	}
 	return s.asked
 }

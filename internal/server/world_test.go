@@ -146,11 +146,13 @@ func newWorld(t *testing.T) *world {
 	w.server = New(Config{
 		Machines: w.machines, Containers: w.owned, DB: db, ContainersRPC: panics{}, Images: images, Events: bus,
 		Doctor: doctor.New(doctor.Config{
-			ProbeKVM: func(context.Context) (bool, string, error) { return false, "it is a test", nil },
-			QEMU:     "/nowhere/qemu",
-			Kernel:   func() (kernel.Kernel, error) { return kernel.Kernel{Path: "/boot/k", Version: "6.1"}, nil },
-			Agent:    "/nowhere/agent",
-			DataDir:  dir,
+			ProbeKVM:    func(context.Context) (bool, string, error) { return false, "it is a test", nil },
+			Firecracker: func() (string, string, error) { return "", "", errors.New("it is a test") },
+			Auto:        func(context.Context) string { return "fake" },
+			QEMU:        "/nowhere/qemu",
+			Kernel:      func() (kernel.Kernel, error) { return kernel.Kernel{Path: "/boot/k", Version: "6.1"}, nil },
+			Agent:       "/nowhere/agent",
+			DataDir:     dir,
 		}),
 		DataDir: dir, RunDir: dir, BootCache: dir,
 	})

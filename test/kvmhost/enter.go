@@ -29,6 +29,13 @@ var shared struct {
 	tried bool
 }
 
+// binariesVariable names the folder where programs under test, built with counters, write these, and binariesThere
+// is that folder in the host.
+const (
+	binariesVariable = "MICROPOD_COVERDIR"
+	binariesThere    = "/tmp/cover-binaries"
+)
+
 // binaryThere is where the test binary lies in the host.
 const binaryThere = "/tmp/test.bin"
 
@@ -44,12 +51,17 @@ func Enter(t *testing.T, files Files, env ...string) bool {
 	if testing.Short() {
 		t.Skip("boots machines")
 	}
-	h := sharedHost(t)
-	if err := h.Put(t.Context(), files); err != nil {
-		t.Fatal(err)
-	}
-	run(t, h, env)
+	run(t, files, pattern(t.Name(), flag.Lookup("test.run").Value.String()), env)
 	return false
+}
+
+// Run has other tests of this binary run in the KVM host, those that the pattern picks (as -test.run does).
+func Run(t *testing.T, files Files, picked string, env ...string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots machines")
+	}
+	run(t, files, picked, env)
 }
 
 // Main is to be called by TestMain: it runs the tests and ends the host.
@@ -107,21 +119,25 @@ func startForTests(t *testing.T) (*Host, error) {
 	return h, nil
 }
 
-func run(t *testing.T, h *Host, env []string) {
+func run(t *testing.T, files Files, picked string, env []string) {
 	t.Helper()
+	h := sharedHost(t)
+	if err := h.Put(t.Context(), files); err != nil {
+		t.Fatal(err)
+	}
 	name := strings.ReplaceAll(t.Name(), "/", "_")
 	coverage := path.Join("/tmp/cover", name)
-	args := append([]string{binaryThere}, flags(t, coverage)...)
+	args := append([]string{binaryThere}, flags(t, picked, coverage)...)
 	var output bytes.Buffer
 	out := io.Writer(&output)
 	if testing.Verbose() {
 		out = io.MultiWriter(&output, os.Stdout)
 	}
-	if code, err := h.Run(t.Context(), Command{Args: []string{"/bin/mkdir", "-p", coverage}}); err != nil || code != 0 {
+	if code, err := h.Run(t.Context(), Command{Args: []string{"/bin/mkdir", "-p", coverage, binariesThere}}); err != nil || code != 0 {
 		t.Fatalf("preparing the KVM host: code %d, %v", code, err)
 	}
 	began := time.Now()
-	code, err := h.Run(t.Context(), Command{Args: args, Env: append(env, insideVariable+"=1"), Stdout: out, Stderr: out})
+	code, err := h.Run(t.Context(), Command{Args: args, Env: append(env, insideVariable+"=1", binariesVariable+"="+binariesThere), Stdout: out, Stderr: out})
 	switch text := output.String(); {
 	case err != nil:
 		t.Errorf("in the KVM host: %v\n%s\nits console:\n%s", err, text, h.qemu.consoleTail())
@@ -132,16 +148,19 @@ func run(t *testing.T, h *Host, env []string) {
 	default:
 		t.Logf("%d passed, %d skipped in the KVM host, %v", strings.Count(text, "--- PASS"), strings.Count(text, "--- SKIP"), time.Since(began).Round(time.Millisecond))
 	}
-	if to := gocoverdir(); to != "" {
-		if err := h.Get(t.Context(), coverage, to); err != nil {
+	for to, from := range map[string]string{gocoverdir(): coverage, os.Getenv(binariesVariable): binariesThere} {
+		if to == "" {
+			continue
+		}
+		if err := h.Get(t.Context(), from, to); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// flags are those that this binary was given, for the one test.
-func flags(t *testing.T, coverage string) []string {
-	args := []string{"-test.v", "-test.run=" + pattern(t.Name(), flag.Lookup("test.run").Value.String())}
+// flags are those that this binary was given, for the tests picked.
+func flags(t *testing.T, picked, coverage string) []string {
+	args := []string{"-test.v", "-test.run=" + picked}
 	if deadline, ok := t.Deadline(); ok {
 		args = append(args, "-test.timeout="+(time.Until(deadline)-5*time.Second).Round(time.Second).String())
 	}

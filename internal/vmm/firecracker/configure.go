@@ -34,7 +34,7 @@ func ptr[T any](v T) *T { return &v }
 // configure makes the requests between a fresh Firecracker and its guest's start, in their order.
 func (m *machine) configure(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		m.putMachineConfig, m.putBootSource, m.putDrives, m.putInterfaces, m.putVsock, m.putEntropy, m.putBalloon,
+		m.putMachineConfig, m.putCPUConfig, m.putBootSource, m.putDrives, m.putInterfaces, m.putVsock, m.putEntropy, m.putBalloon,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -54,6 +54,36 @@ type machineConfig struct {
 func (m *machine) putMachineConfig(ctx context.Context) error {
 	c := m.record.Config
 	return m.api.send(ctx, "PUT", "/machine-config", machineConfig{VCPUs: c.VCPUs, MemoryMiB: c.Memory / mib}, nil)
+}
+
+// cpuConfig is PUT /cpu-config (Firecracker's docs/cpu_templates/cpu-templates.md).
+type cpuConfig struct {
+	CPUID []cpuidModifier `json:"cpuid_modifiers"`
+}
+
+type cpuidModifier struct {
+	Leaf      string             `json:"leaf"`
+	Subleaf   string             `json:"subleaf"`
+	Flags     int                `json:"flags"`
+	Registers []registerModifier `json:"modifiers"`
+}
+
+type registerModifier struct {
+	Register string `json:"register"`
+	Bitmap   string `json:"bitmap"` // from bit 31 down; x leaves a bit
+}
+
+// withoutVirtualisation hides that the guest's CPU can virtualise, which KVM lets through and Firecracker does not
+// support: VMX is bit 5 of ECX in leaf 1, SVM bit 2 of ECX in leaf 0x80000001.
+var withoutVirtualisation = cpuConfig{[]cpuidModifier{
+	{"0x1", "0x0", 0, []registerModifier{{"ecx", clearBit(5)}}},
+	{"0x80000001", "0x0", 0, []registerModifier{{"ecx", clearBit(2)}}},
+}}
+
+func clearBit(n int) string { return "0b" + strings.Repeat("x", 31-n) + "0" + strings.Repeat("x", n) }
+
+func (m *machine) putCPUConfig(ctx context.Context) error {
+	return m.api.send(ctx, "PUT", "/cpu-config", withoutVirtualisation, nil)
 }
 
 // commandLine begins with what the engine relies on itself. It replaces Firecracker's default; pci=off

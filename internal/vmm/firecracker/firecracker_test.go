@@ -97,7 +97,7 @@ func TestConformance(t *testing.T) {
 			return e
 		},
 		Kernel: guestKernel, Initrd: guestInitrd, Args: commandLine(t),
-		NoNested: true,
+		NoNested: true, SlowConsole: true, Patience: 3,
 		Remains:  remains,
 	})
 }

@@ -18,8 +18,6 @@ type Version struct{ Major, Minor, Patch int }
 var (
 	// oldest is the first with network_overrides on snapshot load, without which no clone has a TAP of its own.
 	oldest = Version{1, 12, 0}
-	// Since these versions (Firecracker's CHANGELOG.md).
-	versionVsockOverride = Version{1, 16, 0}
 )
 
 // versionLimit is how long a program may take to tell its version: 3 ms on a quiet host.

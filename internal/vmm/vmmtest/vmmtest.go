@@ -41,6 +41,10 @@ type Setup struct {
 	NoBalloonAfterRestore bool
 	// FixedDriveSize: the guest goes on to see the size that a drive had when it booted.
 	FixedDriveSize bool
+	// SlowConsole: each byte of the console takes a millisecond, as under nested virtualisation.
+	SlowConsole bool
+	// Patience multiplies the tests' time limits; zero means 1.
+	Patience int
 	// NoNested: the host's CPU or KVM cannot nest.
 	NoNested bool
 	// Remains lists what a running machine has on the host: paths that must be there
@@ -117,7 +121,7 @@ func Run(t *testing.T, s Setup) {
 				t.Fatal(err)
 			}
 			defer shared.slots.Release(test.machines)
-			ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+			ctx, cancel := context.WithTimeout(t.Context(), testTimeout*time.Duration(max(1, s.Patience)))
 			// Cleanups run after the context of the test has ended; slots are given back before
 			// them, which lets a machine that is being killed overlap with the next one.
 			defer cancel()

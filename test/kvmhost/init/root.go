@@ -151,6 +151,10 @@ func settle() error {
 	if err := os.WriteFile(cgroup+"/cgroup.subtree_control", []byte(all), 0); err != nil {
 		return err
 	}
+	// Each page of a guest's memory that is touched first costs a nested fault, 1 ms: huge ones cost 512 times fewer.
+	if err := os.WriteFile("/sys/kernel/mm/transparent_hugepage/enabled", []byte("always"), 0); err != nil {
+		return err
+	}
 	if err := unix.Sethostname([]byte("kvmhost")); err != nil {
 		return err
 	}

@@ -1,0 +1,69 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/micropod/micropod/test/kvmhost"
+)
+
+// inKVMHost are the tests that run a second time, with Firecracker, in a KVM host made in software: run, exec, logs,
+// stop, the daemon's kill and the adoption of its machines, and the ends of machines. The others are about what knows no engine.
+var inKVMHost = []string{
+	"TestFirecrackerIsTaken", "TestRunExitCodes", "TestRunStdin", "TestExec", "TestLogs", "TestLifecycle", "TestMachineWithoutContainer",
+	"TestDaemonKilled", "TestMachineDies", "TestGuestCrash",
+}
+
+// TestInKVMHost runs them there, against the real Firecracker, jailed.
+func TestInKVMHost(t *testing.T) {
+	if kvmhost.Inside() {
+		t.Skip("this is it")
+	}
+	files := kvmhost.Files{}
+	for _, name := range []string{"micropod", "micropodd", "micropod-agent"} {
+		path, err := binary(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files["/usr/local/bin/"+name] = path
+	}
+	archive, err := busyboxArchive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["/tmp/busybox.tar"] = archive
+	kvmhost.Run(t, files, "^("+strings.Join(inKVMHost, "|")+")$", "MICROPOD_BIN=/usr/local/bin", archiveVariable+"=/tmp/busybox.tar")
+}
+
+// TestFirecrackerIsTaken: auto takes it where it works, and doctor says so.
+func TestFirecrackerIsTaken(t *testing.T) {
+	if !kvmhost.Inside() {
+		t.Skip("runs in the KVM host, see TestInKVMHost")
+	}
+	h := shared
+	name := h.detached(t)
+	pid := h.must(t, "inspect", "-f", "{{.Machine.Pid}}", name)
+	program, err := os.Readlink("/proc/" + pid + "/exe")
+	if err != nil || !strings.HasSuffix(program, "firecracker") {
+		t.Errorf("the machine is run by %q (%v), want firecracker", program, err)
+	}
+	status, err := os.ReadFile("/proc/" + pid + "/status")
+	if err != nil || !strings.Contains(string(status), "CapEff:\t0000000000000000") || strings.Contains(string(status), "\nUid:\t0\t") {
+		t.Errorf("the VMM has rights (%v):\n%s", err, status)
+	}
+	r := h.run(t, "doctor")
+	for _, want := range []string{"it runs a guest", "/usr/bin/firecracker and /usr/bin/jailer, version 1.12.1", "machines that ask for none get firecracker"} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("doctor does not say %q:\n%v", want, r)
+		}
+	}
+	h.must(t, "rm", "-f", name)
+	if out, err := exec.Command("pidof", "firecracker").Output(); err == nil && strings.Contains(" "+strings.TrimSpace(string(out))+" ", " "+pid+" ") {
+		t.Errorf("firecracker %s is left", pid)
+	}
+}
