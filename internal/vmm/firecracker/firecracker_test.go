@@ -98,7 +98,7 @@ func TestConformance(t *testing.T) {
 		},
 		Kernel: guestKernel, Initrd: guestInitrd, Args: commandLine(t),
 		NoNested: true, SlowConsole: true, Patience: 3,
-		Remains:  remains,
+		Remains: remains,
 	})
 }
 
