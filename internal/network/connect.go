@@ -88,7 +88,9 @@ func (h *Host) Disconnect(slotID string, index int) error {
 	}
 	defer made.close()
 	of.Interfaces = []Interface{i}
-	if err := errors.Join(made.shut(of), h.unplug(made, i), h.forgetConnections(of.addrs())); err != nil {
+	stale := staleFlows{}
+	stale.add(of.addrs())
+	if err := errors.Join(made.shut(of), h.unplug(made, i), h.forgetConnections(stale)); err != nil {
 		return fmt.Errorf("leaving network %s: %w", i.Network, err)
 	}
 	h.mu.Lock()

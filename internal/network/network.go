@@ -106,7 +106,7 @@ func Open(c Config, networks []Network, slots []Slot) (_ *Host, gone []Slot, err
 	if h.watcher, err = h.watch(); err != nil {
 		return nil, nil, err
 	}
-	h.pool = newPool(h.Spare, h.makeSlot, h.removeSlot, h.Log)
+	h.pool = newPool(h)
 	return h, gone, nil
 }
 

@@ -8,19 +8,21 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // pool holds slots made ahead of need. One goroutine makes and removes them, so that
 // callers neither wait nor compete; it ends with close.
 type pool struct {
-	want   int
-	make   func() (*slot, error)
-	remove func(*slot) error
-	log    *slog.Logger
+	want    int
+	make    func() (*slot, error)
+	remove  func(*slot) error
+	recycle func([]released)
+	log     *slog.Logger
 
 	mu    sync.Mutex
 	spare []*slot
-	todo  []func() // cleaning, first
+	dirty []released // what was given back and has to be cleaned
 
 	wake   chan struct{} // of size 1: there is something to do
 	ctx    context.Context
@@ -28,10 +30,11 @@ type pool struct {
 	done   chan struct{}
 }
 
-func newPool(want int, make_ func() (*slot, error), remove func(*slot) error, log *slog.Logger) *pool {
+// newPool begins; h makes, cleans and removes what the pool holds.
+func newPool(h *Host) *pool {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &pool{
-		want: want, make: make_, remove: remove, log: log,
+		want: h.Spare, make: h.makeSlot, remove: h.removeSlot, recycle: h.recycle, log: h.Log,
 		wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, done: make(chan struct{}),
 	}
 	p.nudge()
@@ -39,9 +42,9 @@ func newPool(want int, make_ func() (*slot, error), remove func(*slot) error, lo
 	return p
 }
 
-// take gives a spare slot, or nil when there is none.
+// take gives a spare slot, or nil when there is none. The caller nudges the pool when it
+// is done with it.
 func (p *pool) take() *slot {
-	defer p.nudge()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := len(p.spare)
@@ -64,27 +67,48 @@ func (p *pool) give(s *slot) bool {
 	return true
 }
 
-// later has something done by the pool's goroutine, before it makes slots and before
-// close returns.
-func (p *pool) later(do func()) {
+// released is a slot that was given back, and what it was.
+type released struct {
+	made *slot
+	was  *Slot
+}
+
+// later has a slot cleaned by the pool's goroutine, before it makes slots and before close
+// returns.
+func (p *pool) later(r released) {
 	p.mu.Lock()
-	p.todo = append(p.todo, do)
+	p.dirty = append(p.dirty, r)
 	p.mu.Unlock()
 	p.nudge()
+}
+
+// refillPause is how long the pool leaves the kernel's lock over devices to callers as long as
+// it has slots for them.
+const refillPause = 20 * time.Millisecond
+
+func (p *pool) pause() {
+	p.mu.Lock()
+	empty := len(p.spare) == 0
+	p.mu.Unlock()
+	if empty {
+		return
+	}
+	select {
+	case <-time.After(refillPause):
+	case <-p.ctx.Done():
+	}
 }
 
 func (p *pool) cleanUp() {
 	for {
 		p.mu.Lock()
-		todo := p.todo
-		p.todo = nil
+		dirty := p.dirty
+		p.dirty = nil
 		p.mu.Unlock()
-		if len(todo) == 0 {
+		if len(dirty) == 0 {
 			return
 		}
-		for _, do := range todo {
-			do()
-		}
+		p.recycle(dirty)
 	}
 }
 
@@ -111,6 +135,7 @@ func (p *pool) run() {
 			return
 		case <-p.wake:
 		}
+		p.pause()
 		p.cleanUp()
 		for p.ctx.Err() == nil && p.missing() {
 			s, err := p.make()

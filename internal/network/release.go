@@ -6,7 +6,6 @@ package network
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -29,10 +28,10 @@ func (h *Host) ReleaseSlot(id string) error {
 	made, err := h.find(s)
 	if err != nil {
 		// Somebody else took it apart; what is left goes too.
-		err = h.removeSlot(&slot{id: id})
+		err = h.tearSlot(&slot{id: id})
 	} else {
 		err = made.shut(s)
-		h.pool.later(func() { h.recycle(made, s) })
+		h.pool.later(released{made, s.clone()})
 	}
 	was := s.clone()
 	h.forget(s)
@@ -58,28 +57,40 @@ func (h *Host) expelSlot(s *Slot) error {
 	return h.expel(func(t *table) elements { return t.ofSlot(s) })
 }
 
-// recycle makes a slot that was released a spare one, or removes it.
-func (h *Host) recycle(made *slot, was *Slot) {
-	err := h.forgetConnections(was.addrs())
-	if err == nil {
+// recycle makes slots that were released spare ones, or removes them.
+func (h *Host) recycle(list []released) {
+	stale := staleFlows{}
+	for _, r := range list {
+		stale.add(r.was.addrs())
+	}
+	if err := h.forgetConnections(stale); err != nil {
+		h.Log.Warn("cleaning network slots", "error", err)
+	}
+	for _, r := range list {
+		h.recycleOne(r.made, r.was)
+	}
+}
+
+func (h *Host) recycleOne(made *slot, was *Slot) {
+	err := made.give(h.NICs, 0, 0) // or a VMM still has a TAP
+	wanted := err == nil && h.pool.missing()
+	if wanted {
 		err = h.clean(made, was)
 	}
-	if err == nil && h.pool.give(made) {
-		return
-	}
+	remove := h.removeSlot
 	if err != nil {
 		h.Log.Warn("cleaning a network slot", "slot", made.id, "error", err)
+		remove = h.tearSlot
+	} else if wanted && h.pool.give(made) {
+		return
 	}
-	if err := h.removeSlot(made); err != nil {
+	if err := remove(made); err != nil {
 		h.Log.Error("removing a network slot", "slot", made.id, "error", err)
 	}
 }
 
-// clean makes a slot as if it were new. It fails while a VMM still has a TAP.
+// clean makes a slot as if it were new.
 func (h *Host) clean(made *slot, was *Slot) error {
-	if err := made.give(h.NICs, 0, 0); err != nil {
-		return err
-	}
 	for _, i := range was.Interfaces {
 		if err := h.unplug(made, i); err != nil {
 			return err
@@ -103,25 +114,32 @@ func (h *Host) unplug(made *slot, i Interface) error {
 	return made.setMTU(h, i.Index, defaultMTU)
 }
 
-// forgetConnections removes what the host remembers of connections from or to addresses,
-// lest they be taken for those of the next machine that has one.
-func (h *Host) forgetConnections(addrs []netip.Addr) error {
-	filters := map[netlink.InetFamily][]netlink.CustomConntrackFilter{}
+// staleFlows are the connections of addresses that are given back. It is a filter for
+// netlink's conntrack.
+type staleFlows map[netip.Addr]bool
+
+func (f staleFlows) add(addrs []netip.Addr) {
 	for _, a := range addrs {
-		family := netlink.InetFamily(unix.AF_INET6)
-		if a.Is4() {
-			family = unix.AF_INET
-		}
-		for _, kind := range []netlink.ConntrackFilterType{netlink.ConntrackOrigSrcIP, netlink.ConntrackReplySrcIP} {
-			f := &netlink.ConntrackFilter{}
-			if err := f.AddIP(kind, net.IP(a.AsSlice())); err != nil {
-				return err
-			}
-			filters[family] = append(filters[family], f)
-		}
+		f[a] = true
 	}
-	for family, list := range filters {
-		if _, err := h.links.ConntrackDeleteFilters(netlink.ConntrackTable, family, list...); err != nil {
+}
+
+// MatchConntrackFlow says whether one of the addresses began the connection or answers it.
+func (f staleFlows) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	from, _ := netip.AddrFromSlice(flow.Forward.SrcIP)
+	by, _ := netip.AddrFromSlice(flow.Reverse.SrcIP)
+	return f[from.Unmap()] || f[by.Unmap()]
+}
+
+// forgetConnections removes what the host remembers of connections from or to addresses,
+// lest they be taken for those of the next machine that has one. It reads the kernel's whole
+// table, some 20 ms: for many addresses at once.
+func (h *Host) forgetConnections(stale staleFlows) error {
+	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+		if len(stale) == 0 {
+			return nil
+		}
+		if _, err := h.links.ConntrackDeleteFilters(netlink.ConntrackTable, family, stale); err != nil {
 			return fmt.Errorf("forgetting connections: %w", err)
 		}
 	}

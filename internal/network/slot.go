@@ -148,14 +148,19 @@ func (h *Host) setting(path, value string) error {
 	})
 }
 
-// removeSlot removes all that makeSlot made, or a part of it. The pairs' outer ends go
-// first: the kernel clears namespaces some time after their last user is gone.
+// removeSlot removes all that makeSlot made, or a part of it. The devices go with the
+// namespace, some time later: the kernel takes many down together much faster than one by one.
 func (h *Host) removeSlot(s *slot) error {
+	return errors.Join(s.close(), removeNamespace(h.path(s.id)))
+}
+
+// tearSlot removes a slot whose namespace somebody may still hold, with its outer ends.
+func (h *Host) tearSlot(s *slot) error {
 	var errs []error
 	for i := range h.NICs {
 		errs = append(errs, h.removeLink(portName(s.id, i)))
 	}
-	return errors.Join(append(errs, s.close(), removeNamespace(h.path(s.id)))...)
+	return errors.Join(append(errs, h.removeSlot(s))...)
 }
 
 func (h *Host) removeLink(name string) error {

@@ -12,10 +12,24 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
-// left tells what this daemon has on a host: devices, namespaces, elements of its table.
-func (n *namespace) left(h *Host) string {
+// left tells what this daemon has on a host once the kernel is through: devices and namespaces.
+// It waits until that is what is wanted.
+func (n *namespace) left(h *Host, want ...string) string {
+	n.t.Helper()
+	var left string
+	waitFor(func() bool {
+		left = n.leftNow(h)
+		return left == strings.Join(want, "\n")
+	})
+	return left
+}
+
+func (n *namespace) leftNow(h *Host) string {
 	n.t.Helper()
 	var left []string
 	for line := range strings.Lines(n.run("ip -o link show")) {
@@ -268,7 +282,10 @@ func TestADaemonThatComesBackFindsWhatItKnowsAndSweepsTheRest(t *testing.T) {
 	if strayPorts.Proxy.alive() {
 		t.Error("the proxy of a slot that nobody knows is alive")
 	}
-	left := w.host.left(h2)
+	if err := waitFor(func() bool { return !strings.Contains(w.host.leftNow(h2), stray.ID) }); err != nil {
+		t.Error("the slot that nobody knows is still there")
+	}
+	left := w.host.leftNow(h2)
 	for _, gone := range []string{lost.Bridge, stray.ID} {
 		if strings.Contains(left, gone) {
 			t.Errorf("%s is still there:\n%s", gone, left)
@@ -352,7 +369,7 @@ func TestASlotThatCannotBeTakenLeavesNothing(t *testing.T) {
 	host.run("ip link del " + broken.Bridge)
 	mine := addr(n.Subnets[0].Prefix.Addr().Next().Next().String())
 	h.takeAs(t, SlotRequest{Interfaces: []InterfaceRequest{{Network: n.ID, Addrs: []netip.Addr{mine}, MAC: MAC{2, 0, 0, 0, 0, 9}}}})
-	with := host.left(h)
+	with := host.leftNow(h)
 	for want, r := range map[string]SlotRequest{
 		"no such network":           {Interfaces: []InterfaceRequest{{Network: n.ID}, {Network: "none"}}},
 		"in use in network":         {Interfaces: []InterfaceRequest{{Network: n.ID, Addrs: []netip.Addr{mine}}}},
@@ -366,7 +383,7 @@ func TestASlotThatCannotBeTakenLeavesNothing(t *testing.T) {
 		if s, err := h.TakeSlot(t.Context(), r); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("taking %+v: %v, %v; want an error with %q", r, s, err, want)
 		}
-		if left := host.left(h); left != with {
+		if left := host.left(h, with); left != with {
 			t.Errorf("after %q, left are\n%s\nwant\n%s", want, left, with)
 		}
 	}
@@ -404,5 +421,44 @@ func TestRatesAreLimited(t *testing.T) {
 	out, _ := slow.try("ping -n -q -f -c 200 -W 1 " + n.Subnets[0].Gateway.String())
 	if strings.Contains(out, " 0% packet loss") || !strings.Contains(out, "packet loss") {
 		t.Errorf("200 packets at once got through a limit of 50 a second:\n%s", out)
+	}
+}
+
+func TestConnectionsOfAReleasedAddressAreForgotten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.host.open()
+	n := h.network(t, NetworkRequest{ID: "n1", Name: "one"})
+	gone, stays := boot(t, h.take(t, n)), boot(t, h.take(t, n))
+	w.far.listen("tcp", "198.51.100.2:80", "[2001:db8:2::2]:80")
+	for _, m := range []*machine{gone, stays} {
+		m.ask("tcp", "198.51.100.2:80")
+		m.ask("tcp", "[2001:db8:2::2]:80")
+	}
+	flows := func(m *machine) (count int) {
+		for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+			list, err := h.links.ConntrackTableList(netlink.ConntrackTable, family)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range list {
+				if from := f.Forward.SrcIP.String(); from == m.v4() || from == m.v6() {
+					count++
+				}
+			}
+		}
+		return count
+	}
+	if flows(gone) < 2 || flows(stays) < 2 {
+		t.Fatalf("the host remembers %d and %d connections, want two of each at least", flows(gone), flows(stays))
+	}
+	if err := h.ReleaseSlot(gone.slot.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := waitFor(func() bool { return flows(gone) == 0 }); err != nil {
+		t.Errorf("%d connections of a machine that is gone are remembered", flows(gone))
+	}
+	if flows(stays) < 2 {
+		t.Error("connections of another machine were forgotten too")
 	}
 }

@@ -32,6 +32,7 @@ func (h *Host) TakeSlot(ctx context.Context, r SlotRequest) (_ *Slot, err error)
 			err = errors.Join(err, steps.Run(ctx))
 		}
 	}()
+	defer h.pool.nudge()
 	made := h.pool.take()
 	if made == nil {
 		if made, err = h.makeSlot(); err != nil {

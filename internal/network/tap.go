@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,24 +52,39 @@ func openTAP(name string) (_ *os.File, err error) {
 
 // keepTAP makes a TAP that outlives its descriptor.
 func keepTAP(name string) error {
-	f, err := openTAP(name)
+	f, release, err := attach(name)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer release()
 	if err := unix.IoctlSetInt(int(f.Fd()), unix.TUNSETPERSIST, 1); err != nil {
 		return fmt.Errorf("keeping %s: %w", name, err)
 	}
 	return nil
 }
 
+// attach opens a TAP for a moment. Meanwhile this process starts no other: a child would have
+// the descriptor too until it becomes another program, and the TAP be busy for that long.
+func attach(name string) (_ *os.File, release func(), err error) {
+	syscall.ForkLock.RLock()
+	f, err := openTAP(name)
+	if err != nil {
+		syscall.ForkLock.RUnlock()
+		return nil, nil, err
+	}
+	return f, func() {
+		f.Close() // nothing was written
+		syscall.ForkLock.RUnlock()
+	}, nil
+}
+
 // giveTAP lets a user open the TAP.
 func giveTAP(name string, uid, gid int) error {
-	f, err := openTAP(name)
+	f, release, err := attach(name)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer release()
 	if err := unix.IoctlSetInt(int(f.Fd()), unix.TUNSETOWNER, uid); err != nil {
 		return fmt.Errorf("giving %s to user %d: %w", name, uid, err)
 	}

@@ -44,14 +44,17 @@ func Main(ctx context.Context, args []string) error {
 	if len(args) < 2 {
 		return errors.New("wanted are a label and sockets as PROTOCOL/FD/TARGET")
 	}
-	args = args[1:]
-	var all sync.WaitGroup
-	errs := make([]error, len(args))
-	for i, arg := range args {
+	var sockets []*socket
+	for _, arg := range args[1:] {
 		s, err := parse(arg)
 		if err != nil {
 			return err
 		}
+		sockets = append(sockets, s)
+	}
+	var all sync.WaitGroup
+	errs := make([]error, len(sockets))
+	for i, s := range sockets {
 		all.Go(func() { errs[i] = s.serve(ctx) })
 	}
 	all.Wait()
