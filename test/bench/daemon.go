@@ -1,0 +1,233 @@
+// Copyright The micropod Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	v1 "github.com/micropod/micropod/api/micropod/v1"
+	"github.com/micropod/micropod/api/micropod/v1/micropodv1connect"
+)
+
+const (
+	manyMachines  = 50
+	manyRecords   = 1000
+	adoptLimit    = 1000 // ms until all of manyMachines answer
+	listLimit     = 20   // ms of the daemon's CPU time for a list with manyMachines
+	recordsLimit  = 50   // ms for a list of manyRecords
+	firstByte     = 15   // ms from the start of a command to the first byte of its request
+	idlePercent   = 1    // of a core
+	idleFor       = 20 * time.Second
+	startTogether = 4
+)
+
+// measureDaemon loads a daemon with machines and records, kills it, and has the next one take them up.
+func measureDaemon(ctx context.Context, s *setup, r *report) error {
+	if err := measureFirstByte(ctx, s, r); err != nil {
+		return err
+	}
+	ids, err := s.startMany(ctx, manyMachines)
+	if err != nil {
+		return err
+	}
+	client := s.client()
+	for _, step := range []func() error{
+		func() error { return measureIdle(ctx, s, r) },
+		func() error { return measureList(ctx, s, r, client) },
+		func() error { return measureAdoption(ctx, s, r, client) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	if _, err := s.micropod(ctx, append([]string{"rm", "-f"}, ids...)...); err != nil {
+		return err
+	}
+	return measureRecords(ctx, r, client)
+}
+
+// startMany starts machines, some at once.
+func (s *setup) startMany(ctx context.Context, n int) ([]string, error) {
+	ids := make([]string, n)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(startTogether)
+	for i := range ids {
+		group.Go(func() (err error) {
+			ids[i], err = s.micropod(ctx, "run", "-d", "-m", "128m", "busybox", "sleep", "1000000")
+			return err
+		})
+	}
+	return ids, group.Wait()
+}
+
+// client speaks the API without the command line.
+func (s *setup) client() micropodv1connect.ContainersClient {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.dir, "run", "micropod.sock"))
+	}
+	return micropodv1connect.NewContainersClient(&http.Client{Transport: &http.Transport{DialContext: dial}}, "http://micropod")
+}
+
+// measureFirstByte has commands speak to a socket of our own.
+func measureFirstByte(ctx context.Context, s *setup, r *report) error {
+	path := filepath.Join(s.dir, "first.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	samples, err := times(ctx, s.runs, func(ctx context.Context) error {
+		c := exec.CommandContext(ctx, filepath.Join(s.bin, "micropod"), "ps")
+		c.Env = append(os.Environ(), "MICROPOD_HOST=unix://"+path)
+		if err := c.Start(); err != nil {
+			return err
+		}
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		_, err = conn.Read(make([]byte, 1))
+		go func() { // what it says about this is not measured
+			_ = conn.Close()
+			_ = c.Process.Kill()
+			_ = c.Wait()
+		}()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.add("CLI, start to first byte", "ms", samples, firstByte, "micropod ps")
+	return nil
+}
+
+func measureIdle(ctx context.Context, s *setup, r *report) error {
+	began, before := time.Now(), cpuTime(s.daemonPID())
+	select {
+	case <-time.After(idleFor):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	used := cpuTime(s.daemonPID()) - before
+	r.add(fmt.Sprintf("daemon idle, %d machines", manyMachines), "% of a core", []float64{100 * used.Seconds() / time.Since(began).Seconds()}, idlePercent, "")
+	memory, err := memoryOf(s.daemonPID(), "Rss")
+	if err == nil {
+		r.add(fmt.Sprintf("daemon's memory, %d machines", manyMachines), "MB", []float64{memory}, 0, "")
+	}
+	return err
+}
+
+func measureList(ctx context.Context, s *setup, r *report, client micropodv1connect.ContainersClient) error {
+	const calls = 20
+	var samples []float64
+	for range s.runs {
+		before := cpuTime(s.daemonPID())
+		for range calls {
+			if _, err := client.List(ctx, connect.NewRequest(&v1.ListContainersRequest{All: true})); err != nil {
+				return err
+			}
+		}
+		samples = append(samples, milliseconds(cpuTime(s.daemonPID())-before)/calls)
+	}
+	r.add(fmt.Sprintf("list of %d machines", manyMachines), "ms of CPU", samples, listLimit, "the daemon's, per call")
+	return nil
+}
+
+// measureAdoption kills the daemon; the time runs from the next one's start until every agent has answered it.
+func measureAdoption(ctx context.Context, s *setup, r *report, client micropodv1connect.ContainersClient) error {
+	samples, err := times(ctx, 3, func(ctx context.Context) error {
+		if err := syscall.Kill(s.daemonPID(), syscall.SIGKILL); err != nil {
+			return err
+		}
+		if _, err := s.micropod(ctx, "version"); err != nil { // starts the next one
+			return err
+		}
+		return answered(ctx, client)
+	})
+	if err != nil {
+		return err
+	}
+	r.add(fmt.Sprintf("adoption of %d machines", manyMachines), "ms", samples, adoptLimit, "from kill -9, over the daemon's start, until all agents answered")
+	return nil
+}
+
+func answered(ctx context.Context, client micropodv1connect.ContainersClient) error {
+	stream, err := client.Stats(ctx, connect.NewRequest(&v1.StatsRequest{}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	if !stream.Receive() {
+		return errors.Join(errors.New("no answer"), stream.Err())
+	}
+	if n := len(stream.Msg().Containers); n != manyMachines {
+		return fmt.Errorf("%d machines answered, want %d", n, manyMachines)
+	}
+	return nil
+}
+
+// measureRecords makes containers without starting them, lists and removes them.
+func measureRecords(ctx context.Context, r *report, client micropodv1connect.ContainersClient) error {
+	for i := range manyRecords {
+		stream, err := client.Create(ctx, connect.NewRequest(&v1.CreateContainerRequest{
+			Config: &v1.ContainerConfig{Image: "busybox", Name: "r" + strconv.Itoa(i), Command: []string{"true"}},
+		}))
+		if err != nil {
+			return err
+		}
+		for stream.Receive() {
+		}
+		if err := errors.Join(stream.Err(), stream.Close()); err != nil {
+			return err
+		}
+	}
+	samples, err := times(ctx, 10, func(ctx context.Context) error {
+		answer, err := client.List(ctx, connect.NewRequest(&v1.ListContainersRequest{All: true}))
+		if err == nil && len(answer.Msg.Containers) != manyRecords {
+			err = fmt.Errorf("%d records are listed, want %d", len(answer.Msg.Containers), manyRecords)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.add(fmt.Sprintf("list of %d records", manyRecords), "ms", samples, recordsLimit, "over the API, decoded")
+	for i := range manyRecords {
+		if _, err := client.Remove(ctx, connect.NewRequest(&v1.RemoveContainerRequest{Container: "r" + strconv.Itoa(i)})); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cpuTime is what a process's threads have used: the first figure of /proc/PID/task/TID/schedstat (nanoseconds). Go's
+// threads hardly ever end, so none is missed.
+func cpuTime(pid int) (sum time.Duration) {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		if f := strings.Fields(string(text)); len(f) == 3 {
+			n, _ := strconv.ParseInt(f[0], 10, 64)
+			sum += time.Duration(n)
+		}
+	}
+	return sum
+}
