@@ -100,6 +100,12 @@ func (m *machine) save(ctx context.Context, d *snapshot.Draft, r SaveRequest) (n
 	if err := keepBootFiles(ctx, d, rec.VMM.Config); err != nil {
 		return note, &StepError{ID: m.id, Step: "keeping kernel and initramfs", Err: err}
 	}
+	if err := os.Mkdir(d.Path(savedVM), 0o700); err != nil {
+		return note, &StepError{ID: m.id, Step: "making the snapshot's folder", Err: err}
+	}
+	if err := run.vm.PrepareSnapshot(ctx, d.Path(savedVM)); err != nil {
+		return note, &StepError{ID: m.id, Step: "saving memory that does not change", Err: err}
+	}
 	if rec.State == Running {
 		if err := m.change(Pausing, "take a snapshot of", nil); err != nil {
 			return note, err
@@ -165,9 +171,6 @@ func keepBootFiles(ctx context.Context, d *snapshot.Draft, c vmm.Config) error {
 func (m *machine) capture(ctx context.Context, r *run, d *snapshot.Draft, req SaveRequest) (step string, err error) {
 	if err := r.vm.Pause(ctx); err != nil {
 		return "stopping the vCPUs", err
-	}
-	if err := os.Mkdir(d.Path(savedVM), 0o700); err != nil {
-		return "making the snapshot's folder", err
 	}
 	if err := r.vm.Snapshot(ctx, d.Path(savedVM)); err != nil {
 		return "saving memory and devices", err

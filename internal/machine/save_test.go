@@ -195,7 +195,7 @@ func TestEachStepOfASnapshotFails(t *testing.T) {
 			t.Errorf("%s failed and there is a snapshot", at)
 		}
 	}
-	if want := []string{"fingerprint", "pause", "snapshot", "beside"}; !slices.Equal(failed, want) {
+	if want := []string{"fingerprint", "prepare", "pause", "snapshot", "beside"}; !slices.Equal(failed, want) {
 		t.Errorf("failed steps were %v, want %v", failed, want)
 	}
 }

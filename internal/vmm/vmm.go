@@ -68,10 +68,14 @@ type Machine interface {
 	Resume(ctx context.Context) error
 
 	// Snapshot saves memory and device state of a paused machine into folder dir,
-	// which must exist and be empty. The machine stays paused and goes on
+	// which must exist and be empty but for what PrepareSnapshot put there. The machine stays paused and goes on
 	// with Resume, but its connection to the guest may have ended. Drives are not copied: that is the caller's, who knows
 	// which are shared. On error dir is empty again.
 	Snapshot(ctx context.Context, dir string) error
+
+	// PrepareSnapshot writes into the empty folder dir what a Snapshot of the machine, taken there later, would
+	// have to write whatever happens meanwhile, so that the pause is short. It may be left out. On error dir is empty again.
+	PrepareSnapshot(ctx context.Context, dir string) error
 
 	// SetDrive replaces what lies behind the drive in the given slot (index in
 	// Config.Drives). The guest must not have it mounted. d.ReadOnly must be the

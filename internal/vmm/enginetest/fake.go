@@ -322,6 +322,9 @@ func (m *machine) refuse(feature string) error {
 	return &vmm.UnsupportedError{Engine: m.record.Engine, Feature: feature, Reason: "it is a fake"}
 }
 
+// PrepareSnapshot implements vmm.Machine: there is nothing to prepare.
+func (m *machine) PrepareSnapshot(context.Context, string) error { return m.host.Fail("prepare") }
+
 // Snapshot writes down the machine's shape.
 func (m *machine) Snapshot(_ context.Context, dir string) error {
 	if err := m.host.Fail("snapshot"); err != nil {

@@ -51,6 +51,9 @@ func (m *machine) manifest() manifest {
 	return s
 }
 
+// PrepareSnapshot does nothing: Firecracker writes the whole memory itself.
+func (m *machine) PrepareSnapshot(context.Context, string) error { return nil }
+
 // Snapshot saves a paused machine, see vmm.Machine. The files are not synced. The guest's connection ends: its side
 // of it is reset, and it dials again once it runs.
 func (m *machine) Snapshot(ctx context.Context, dir string) error {

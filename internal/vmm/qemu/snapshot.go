@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -131,34 +132,56 @@ func (m *machine) saveState(ctx context.Context, path string) error {
 	return errors.Join(err, m.execute(ctx, "remove-fd", map[string]int{"fdset-id": answer.Set}, nil), f.Close())
 }
 
-// saveMemory copies the guest's memory to path.
+// PrepareSnapshot copies the memory that a restored machine maps privately, see vmm.Machine: it is sealed, so
+// that only the pages which the machine has of its own are left for the pause.
+func (m *machine) PrepareSnapshot(ctx context.Context, dir string) error {
+	link, restored, err := m.memory()
+	if err != nil || !restored {
+		return err
+	}
+	path := filepath.Join(dir, memoryFile)
+	if err := copyMemory(ctx, path, link, m.record.Config.Memory); err != nil {
+		os.Remove(path)
+		return fmt.Errorf("saving the memory: %w", m.explain(err))
+	}
+	return nil
+}
+
+// saveMemory copies the guest's memory to path, as far as it is not there.
 func (m *machine) saveMemory(ctx context.Context, path string) error {
 	link, restored, err := m.memory()
 	if err != nil {
 		return err
 	}
-	from, err := os.Open(link)
+	if err := copyMemory(ctx, path, link, m.record.Config.Memory); err != nil && !(restored && errors.Is(err, fs.ErrExist)) {
+		return err
+	}
+	if !restored {
+		return nil
+	}
+	to, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	defer from.Close()
+	return errors.Join(copyPrivate(ctx, m.process, to, baseName, m.record.Config.Memory), to.Close())
+}
+
+// copyMemory makes the file path of size bytes with what link holds.
+func copyMemory(ctx context.Context, path, link string, size int64) error {
 	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer to.Close()
-	if err := to.Truncate(m.record.Config.Memory); err != nil {
+	from, err := os.Open(link)
+	if err != nil {
 		return err
 	}
-	if err := sparse.Copy(ctx, to, from, m.record.Config.Memory); err != nil {
+	defer from.Close()
+	if err := to.Truncate(size); err != nil {
 		return err
 	}
-	if restored {
-		if err := copyPrivate(ctx, m.process, to, baseName, m.record.Config.Memory); err != nil {
-			return err
-		}
-	}
-	return to.Close()
+	return errors.Join(sparse.Copy(ctx, to, from, size), to.Close())
 }
 
 // memory finds the file that the machine's memory is mapped from, and whether

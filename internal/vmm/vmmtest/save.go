@@ -116,9 +116,13 @@ func testSnapshotOfRestored(ctx context.Context, t *testing.T, s *suite) {
 	s.end(t, m)
 	a := s.restore(ctx, t, first)
 	wantVariable(ctx, t, a, "origin")
+	prepared := t.TempDir()
+	if err := a.PrepareSnapshot(ctx, prepared); err != nil {
+		t.Fatalf("preparing a snapshot: %v", err)
+	}
 	a.ask(ctx, t, "set who a")
 	a.ask(ctx, t, "touch %d", 10<<20)
-	second := s.snapshot(ctx, t, a)
+	second := s.snapshotTo(ctx, t, a, prepared)
 	if err := a.Resume(ctx); err != nil {
 		t.Fatalf("resuming after the snapshot: %v", err)
 	}
@@ -185,7 +189,11 @@ func (s *suite) wantNoRestore(ctx context.Context, t *testing.T, name string, c 
 // snapshot pauses the machine and saves it into a new folder.
 func (s *suite) snapshot(ctx context.Context, t *testing.T, m *machine) string {
 	t.Helper()
-	dir := t.TempDir()
+	return s.snapshotTo(ctx, t, m, t.TempDir())
+}
+
+func (s *suite) snapshotTo(ctx context.Context, t *testing.T, m *machine, dir string) string {
+	t.Helper()
 	if err := m.Pause(ctx); err != nil {
 		t.Fatal(err)
 	}
