@@ -115,6 +115,7 @@ func (d *daemon) openMachines() (err error) {
 		Snapshots:      d.snapshots,
 		Templates:      templates,
 		TemplateBounds: template.Bounds{Count: 8},
+		Pool:           machine.PoolBounds{Min: d.config.PoolMin, Max: d.config.PoolMax, Bytes: d.config.PoolMemory},
 
 		DataDir:        d.config.DataDir,
 		RunDir:         d.config.RunDir,

@@ -27,10 +27,12 @@ const (
 
 // The sizes and ids a daemon uses when nobody says otherwise.
 const (
-	defaultMemory   = 512 << 20
-	defaultVCPUs    = 1
-	defaultScratch  = 10 << 30
-	defaultNetwork  = "micropod"
+	defaultMemory     = 512 << 20
+	defaultVCPUs      = 1
+	defaultScratch    = 10 << 30
+	defaultNetwork    = "micropod"
+	defaultPoolMemory = 1 << 30
+
 	defaultUIDFirst = 0x60000000 // far above what distributions and subuid hand out, below 2^31
 	defaultUIDCount = 1 << 16
 )
@@ -71,6 +73,11 @@ type Config struct {
 	UIDFirst, UIDCount int
 
 	LogLevel slog.Level
+
+	// PoolMin and PoolMax bound how many machines are kept ready for an image that was just run; PoolMemory, in
+	// bytes, what they may need of the host's memory. PoolMax 0: none.
+	PoolMin, PoolMax int
+	PoolMemory       int64
 
 	OTLPEndpoint string // URL that traces are exported to by OTLP over HTTP; empty: none are
 }

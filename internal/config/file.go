@@ -36,6 +36,9 @@ type settings struct {
 	LogLevel           string              `toml:"log_level"`
 	OTLPEndpoint       string              `toml:"otlp_endpoint"`
 	SocketGroup        string              `toml:"socket_group"`
+	PoolMin            int                 `toml:"pool_min"`
+	PoolMax            int                 `toml:"pool_max"`
+	PoolMemory         size                `toml:"pool_memory"`
 }
 
 // size is a number of bytes with Docker's suffixes: "512m", "10g".
@@ -56,6 +59,7 @@ func (s size) orElse(name string, fallback int64) attempt[int64] {
 var keys = []string{
 	"data_dir", "run_dir", "host", "kernel", "qemu", "engine", "firecracker", "jailer", "unjailed", "agent", "insecure_registries", "mirrors", "image_limits",
 	"default_memory", "default_vcpus", "default_scratch", "default_network", "uid_first", "uid_count", "log_level", "otlp_endpoint", "socket_group",
+	"pool_min", "pool_max", "pool_memory",
 }
 
 // parse reads a file's text. A key that is not known is an error that names the nearest one.

@@ -56,6 +56,8 @@ func (o *Options) Load() (*Config, error) {
 		Mirrors:            file.Mirrors,
 		VCPUs:              cmp.Or(file.DefaultVCPUs, defaultVCPUs),
 		Network:            cmp.Or(o.getenv("MICROPOD_DEFAULT_NETWORK"), file.DefaultNetwork, defaultNetwork),
+		PoolMin:            file.PoolMin,
+		PoolMax:            file.PoolMax,
 		UIDFirst:           cmp.Or(file.UIDFirst, defaultUIDFirst),
 		UIDCount:           cmp.Or(file.UIDCount, defaultUIDCount),
 	}
@@ -67,6 +69,7 @@ func (o *Options) Load() (*Config, error) {
 	c.ImageLimits = keep(&errs, file.ImageLimits.limits())
 	c.Memory = keep(&errs, file.DefaultMemory.orElse("default_memory", defaultMemory))
 	c.Scratch = keep(&errs, file.DefaultScratch.orElse("default_scratch", defaultScratch))
+	c.PoolMemory = keep(&errs, file.PoolMemory.orElse("pool_memory", defaultPoolMemory))
 	c.LogLevel = keep(&errs, parseLevel(cmp.Or(o.LogLevel, file.LogLevel, "info")))
 	errs = append(errs, c.check())
 	if err := errors.Join(errs...); err != nil {
@@ -169,6 +172,8 @@ func (c *Config) check() error {
 	bad(c.UIDFirst >= 1000 && c.UIDCount >= 1 && int64(c.UIDFirst)+int64(c.UIDCount) < 1<<31,
 		"uid_first %d and uid_count %d: want a range from 1000 on below 2147483648", c.UIDFirst, c.UIDCount)
 	bad(len(c.RunDir) <= maxRunDir, "run_dir %s is too long for the sockets below it: it may have %d bytes", c.RunDir, maxRunDir)
+	bad(c.PoolMin >= 0 && c.PoolMin <= c.PoolMax && c.PoolMax <= 1024, "pool_min %d and pool_max %d: want 0 <= pool_min <= pool_max <= 1024", c.PoolMin, c.PoolMax)
+	bad(c.PoolMemory >= 0, "pool_memory is %d bytes, below 0", c.PoolMemory)
 	bad(c.OTLPEndpoint == "" || strings.HasPrefix(c.OTLPEndpoint, "http://") || strings.HasPrefix(c.OTLPEndpoint, "https://"),
 		"otlp_endpoint %q is no URL such as http://localhost:4318", c.OTLPEndpoint)
 	return errors.Join(errs...)

@@ -17,6 +17,8 @@ import (
 
 // Machines is what containers need of the machine service; see its methods there.
 type Machines interface {
+	// Expect tells that a container runs in the machine, and how more of the kind can be rehearsed.
+	Expect(id string, warm func() *agentv1.StartContainerRequest)
 	// Ready begins what a start of the spec would wait for; nil when there is nothing.
 	Ready(ctx context.Context, spec machine.Spec) (making <-chan struct{})
 	Create(ctx context.Context, spec machine.Spec) (machine.Info, error)

@@ -117,12 +117,14 @@ func (e *entry) launch(ctx context.Context, r *run, u *undo.Stack) (pid uint32, 
 		return 0, err
 	}
 	part, done = tracing.Step(ctx, "starting the process in the guest")
-	answer, err := session.Agent().StartContainer(part, startRequest(&rec, r.bundle))
+	request := startRequest(&rec, r.bundle)
+	answer, err := session.Agent().StartContainer(part, request)
 	done(err)
 	if err != nil {
 		return 0, startError(e.id, rec.Args, err)
 	}
 	fault.Point("start: process runs")
+	e.s.Machines.Expect(rec.MachineID, func() *agentv1.StartContainerRequest { return rehearsal(request) })
 	return answer.Pid, nil
 }
 

@@ -109,7 +109,7 @@ func (m *machine) endHalfStarted(ctx context.Context, rec record) {
 	if rec.VMM != nil {
 		err = m.endRecorded(ctx, *rec.VMM)
 	} else {
-		err = m.s.clear(ctx, m.id) // the VMM may run since just before it would have been recorded
+		err = m.clear(ctx) // the VMM may run since just before it would have been recorded
 	}
 	if err != nil {
 		m.doubt("ending what is left of its start: " + err.Error())

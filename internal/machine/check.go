@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -73,6 +74,9 @@ func (s *Service) look() ([]Finding, error) {
 		})
 	}
 	for _, m := range s.all() {
+		if m.hidden {
+			continue // it has none
+		}
 		rec := m.record()
 		if _, ok := stored[m.id]; !ok && rec.State != Unknown && rec.State != Creating {
 			all = append(all, Finding{Object: "machine " + m.id, Problem: "the database has lost its record", Repair: m.storeAgain})
@@ -121,9 +125,12 @@ func (m *machine) judgeAgain(ctx context.Context) error {
 }
 
 func (s *Service) known(id string) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.machines[id] != nil
+	for _, m := range s.all() {
+		if slices.Contains(m.names(), id) {
+			return true
+		}
+	}
+	return false
 }
 
 // parents are the folders below which each machine has one, named by its id.

@@ -100,7 +100,11 @@ func (m *machine) makeDisk(ctx context.Context, from *snapshot.Snapshot) error {
 }
 
 func (m *machine) removeFolders() error {
-	return errors.Join(os.RemoveAll(m.s.diskDir(m.id)), os.RemoveAll(m.s.runDir(m.id)))
+	var errs []error
+	for _, name := range m.names() {
+		errs = append(errs, os.RemoveAll(m.s.diskDir(name)), os.RemoveAll(m.s.runDir(name)))
+	}
+	return errors.Join(errs...)
 }
 
 // reserve gives the machine its place in the list, its id, name and uid being

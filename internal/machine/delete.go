@@ -76,7 +76,7 @@ func (m *machine) endAnyRun(ctx context.Context, rec record) error {
 			m.log.Warn("ending a VMM by its record", "error", err) // clear goes by uid and id
 		}
 	}
-	if err := m.s.clear(ctx, m.id); err != nil {
+	if err := m.clear(ctx); err != nil {
 		return &StepError{ID: m.id, Step: "ending what is left of the VMM", Err: err}
 	}
 	return nil

@@ -141,16 +141,53 @@ func (m *machine) introduce(ctx context.Context, session *guest.Session, clone b
 	rec := m.record()
 	entropy := make([]byte, entropyBytes)
 	_, _ = rand.Read(entropy) // never fails (crypto/rand)
-	_, err := session.Agent().Identify(ctx, &agentv1.IdentifyRequest{
+	sent := time.Now()
+	answer, err := session.Agent().Identify(ctx, &agentv1.IdentifyRequest{
 		Entropy:   entropy,
-		UnixNanos: time.Now().UnixNano(),
+		UnixNanos: sent.UnixNano(),
 		Hostname:  hostname(rec.Spec),
 		MachineId: rec.MachineID,
 		Clone:     clone,
 
 		Interfaces: m.s.Network.Joined(m.id).guestInterfaces(),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return m.correctClock(ctx, session, clockError(sent, time.Now(), answer.UnixNanos))
+}
+
+// clockTries is how often a guest's clock is corrected: one time does for a guest that has the host to itself.
+const clockTries = 4
+
+// maxClockError is what is left to a guest's clock. It may be wrong by 10 ms at most, and drifts.
+const maxClockError = 5 * time.Millisecond
+
+// correctClock sets the guest's clock until it is right. That a busy host never gets so far is logged and no error.
+func (m *machine) correctClock(ctx context.Context, session *guest.Session, off time.Duration) error {
+	for try := 0; off > maxClockError; try++ {
+		if try == clockTries {
+			m.log.Warn("the guest's clock may be wrong", "by", off)
+			return nil
+		}
+		sent := time.Now()
+		answer, err := session.Agent().SetClock(ctx, &agentv1.SetClockRequest{UnixNanos: sent.UnixNano()})
+		if err != nil {
+			return err
+		}
+		off = clockError(sent, time.Now(), answer.UnixNanos)
+	}
+	return nil
+}
+
+// clockError bounds by how much a clock is wrong that was read as unixNanos some time between sent and got. An
+// agent that does not tell (0) is taken to be right.
+func clockError(sent, got time.Time, unixNanos int64) time.Duration {
+	if unixNanos == 0 {
+		return 0
+	}
+	read := time.Unix(0, unixNanos)
+	return max(read.Sub(sent).Abs(), got.Sub(read).Abs())
 }
 
 // hostname is the one asked for, else the name if it may be one, else the id's begin as Docker has it.

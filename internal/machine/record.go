@@ -29,6 +29,10 @@ type record struct {
 	// VMM is there from the moment the VMM runs until its end was seen.
 	VMM *vmm.Record `json:",omitempty"`
 
+	// Body is the name under which the VMM's folder and cgroup are, where that is not the machine's id: it was a
+	// machine of the pool's.
+	Body string
+
 	Template string // id of that which the VMM was restored from; empty: it booted
 
 	Snapshot string // likewise, of a user's

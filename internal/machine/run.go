@@ -5,7 +5,9 @@ package machine
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/micropod/micropod/internal/vmm"
@@ -20,13 +22,17 @@ type run struct {
 	// release ends the use of the template that the machine was restored from; nil: none. Guarded by machine.mu.
 	release func()
 
-	gone  chan struct{} // closed when the VMM's process is gone; exit holds then
-	exit  vmm.Exit
-	ended chan struct{} // closed when that is recorded and the run is over
+	gone      chan struct{} // closed when the VMM's process is gone; exit holds then
+	closeGone func()        // closes gone, once
+	exit      vmm.Exit
+
+	leave context.CancelFunc // ends the goroutines that watch over the run, but for the link; set by watch
+	ended chan struct{}      // closed when that is recorded and the run is over
 }
 
 func newRun() *run {
-	return &run{gone: make(chan struct{}), ended: make(chan struct{})}
+	gone := make(chan struct{})
+	return &run{gone: gone, closeGone: sync.OnceFunc(func() { close(gone) }), ended: make(chan struct{})}
 }
 
 // watch starts the run's supervisor and link. r.vm is set.
@@ -35,23 +41,31 @@ func (m *machine) watch(r *run) {
 	m.mu.Lock()
 	r.link = l
 	m.mu.Unlock()
-	m.s.work.Go(func() { m.supervise(r) })
 	m.s.work.Go(func() { l.keep(m.s.life, r) })
-	m.s.work.Go(func() { m.heed(m.s.life, r) })
+	m.watchOver(r)
+}
+
+// watchOver starts what ends with the machine's hold of the run.
+func (m *machine) watchOver(r *run) {
+	var ctx context.Context
+	ctx, r.leave = context.WithCancel(m.s.life)
+	m.s.work.Go(func() { m.supervise(ctx, r) })
+	m.s.work.Go(func() { m.heed(ctx, r) })
 }
 
 // supervise waits for the VMM's end and, when no operation does, records it.
-func (m *machine) supervise(r *run) {
-	exit, err := r.vm.Wait(m.s.life)
-	if m.s.life.Err() != nil {
-		return // let go: the machine goes on
+func (m *machine) supervise(ctx context.Context, r *run) {
+	defer r.leave()
+	exit, err := r.vm.Wait(ctx)
+	if ctx.Err() != nil {
+		return // let go: the machine goes on, perhaps as another one
 	}
 	if err != nil {
 		m.log.Error("waiting for the VMM", "error", err)
 		exit = vmm.Exit{Code: -1, Reason: vmm.Unknown + ": " + err.Error(), At: time.Now()}
 	}
 	r.exit = exit
-	close(r.gone)
+	r.closeGone()
 	_, end, err := m.begin(m.s.life)
 	if err != nil {
 		return

@@ -86,6 +86,7 @@ type Config struct {
 	Snapshots *snapshot.Catalogue
 	// TemplateBounds are kept by dropping the least recently used; zero fields bound nothing.
 	TemplateBounds template.Bounds
+	Pool           PoolBounds // of machines kept ready
 	// RestoreLimit is for a restored machine's agent to be identified, then it is booted instead. 0: 20 s (of 20 at once the last takes 2 s)
 	RestoreLimit time.Duration
 	// PingEvery is how often a running machine's agent is asked for a sign of life; 0: 3 s.
@@ -142,6 +143,7 @@ type Service struct {
 	work sync.WaitGroup // supervisors, links, operations that outlive their callers
 
 	builds builds // of templates, under way
+	pool   pool
 
 	mu       sync.RWMutex
 	machines map[string]*machine // by id
@@ -164,6 +166,9 @@ func New(c Config) (*Service, error) {
 		s.end(ErrShutdown)
 		s.work.Wait()
 		return nil, err
+	}
+	if s.Pool.Max > 0 {
+		s.work.Go(s.tend)
 	}
 	if s.Snapshots != nil {
 		s.Snapshots.Sweep() // whoever uses a temporary one has been adopted

@@ -90,7 +90,13 @@ func (b *boot) bringUp(ctx context.Context) (failed string, err error) {
 		return b.revive(ctx, id)
 	}
 	join := step{"joining the networks", b.join}
-	if failed, err = carryOut(ctx, step{"finding kernel and initramfs", b.find}, step{"finding a template", b.pickTemplate}, join); err != nil {
+	if failed, err = carryOut(ctx, step{"finding kernel and initramfs", b.find}); err != nil {
+		return failed, err
+	}
+	if b.fromPool(ctx) {
+		return "", nil
+	}
+	if failed, err = carryOut(ctx, step{"finding a template", b.pickTemplate}, join); err != nil {
 		return failed, err
 	}
 	if b.template != nil {
@@ -160,7 +166,7 @@ func (b *boot) find(ctx context.Context) (err error) {
 // earlier run left its own.
 func (b *boot) prepare(context.Context) error {
 	dir := b.s.runDir(b.id)
-	return errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700))
+	return errors.Join(b.dropBody(), os.RemoveAll(dir), os.MkdirAll(dir, 0o700))
 }
 
 // launch starts the VMM and its supervisor. The VMM is recorded before anything

@@ -38,6 +38,15 @@ func (s *Service) clear(ctx context.Context, id string) error {
 	return errors.Join(errs...)
 }
 
+// clear is Service.clear for all names that the machine's VMM may have.
+func (m *machine) clear(ctx context.Context) error {
+	var errs []error
+	for _, name := range m.names() {
+		errs = append(errs, m.s.clear(ctx, name))
+	}
+	return errors.Join(errs...)
+}
+
 // endStrays kills the VMMs of the machine whose folder is dir: processes under a uid
 // of ours that have dir or the machine's id (its last component) among their
 // arguments. It is for those that no vmm.Record tells of.

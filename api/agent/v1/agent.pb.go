@@ -83,7 +83,7 @@ func (x FilesRequest_Act) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FilesRequest_Act.Descriptor instead.
 func (FilesRequest_Act) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{39, 0}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{41, 0}
 }
 
 type PathChange_Kind int32
@@ -135,7 +135,7 @@ func (x PathChange_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PathChange_Kind.Descriptor instead.
 func (PathChange_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{42, 0}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{44, 0}
 }
 
 type HelloRequest struct {
@@ -338,6 +338,7 @@ func (x *IdentifyRequest) GetInterfaces() []*NetworkInterface {
 
 type IdentifyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	UnixNanos     int64                  `protobuf:"varint,1,opt,name=unix_nanos,json=unixNanos,proto3" json:"unix_nanos,omitempty"` // the guest's clock as the answer leaves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -370,6 +371,13 @@ func (x *IdentifyResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use IdentifyResponse.ProtoReflect.Descriptor instead.
 func (*IdentifyResponse) Descriptor() ([]byte, []int) {
 	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *IdentifyResponse) GetUnixNanos() int64 {
+	if x != nil {
+		return x.UnixNanos
+	}
+	return 0
 }
 
 // NetworkInterface is one of the guest's network devices and all that it is to have.
@@ -598,6 +606,94 @@ func (*SetInterfaceResponse) Descriptor() ([]byte, []int) {
 	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
+type SetClockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UnixNanos     int64                  `protobuf:"varint,1,opt,name=unix_nanos,json=unixNanos,proto3" json:"unix_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetClockRequest) Reset() {
+	*x = SetClockRequest{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetClockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetClockRequest) ProtoMessage() {}
+
+func (x *SetClockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetClockRequest.ProtoReflect.Descriptor instead.
+func (*SetClockRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SetClockRequest) GetUnixNanos() int64 {
+	if x != nil {
+		return x.UnixNanos
+	}
+	return 0
+}
+
+type SetClockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UnixNanos     int64                  `protobuf:"varint,1,opt,name=unix_nanos,json=unixNanos,proto3" json:"unix_nanos,omitempty"` // the guest's clock as the answer leaves
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetClockResponse) Reset() {
+	*x = SetClockResponse{}
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetClockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetClockResponse) ProtoMessage() {}
+
+func (x *SetClockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetClockResponse.ProtoReflect.Descriptor instead.
+func (*SetClockResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetClockResponse) GetUnixNanos() int64 {
+	if x != nil {
+		return x.UnixNanos
+	}
+	return 0
+}
+
 type PrepareRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -606,7 +702,7 @@ type PrepareRequest struct {
 
 func (x *PrepareRequest) Reset() {
 	*x = PrepareRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +714,7 @@ func (x *PrepareRequest) String() string {
 func (*PrepareRequest) ProtoMessage() {}
 
 func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +727,7 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 type PrepareResponse struct {
@@ -642,7 +738,7 @@ type PrepareResponse struct {
 
 func (x *PrepareResponse) Reset() {
 	*x = PrepareResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +750,7 @@ func (x *PrepareResponse) String() string {
 func (*PrepareResponse) ProtoMessage() {}
 
 func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +763,7 @@ func (x *PrepareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareResponse.ProtoReflect.Descriptor instead.
 func (*PrepareResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 type StartContainerRequest struct {
@@ -692,7 +788,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -704,7 +800,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -717,7 +813,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StartContainerRequest) GetId() string {
@@ -787,7 +883,7 @@ type RootFS struct {
 
 func (x *RootFS) Reset() {
 	*x = RootFS{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +895,7 @@ func (x *RootFS) String() string {
 func (*RootFS) ProtoMessage() {}
 
 func (x *RootFS) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +908,7 @@ func (x *RootFS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RootFS.ProtoReflect.Descriptor instead.
 func (*RootFS) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RootFS) GetImageSlot() uint32 {
@@ -840,7 +936,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +948,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +961,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *File) GetPath() string {
@@ -899,7 +995,7 @@ type Stdio struct {
 
 func (x *Stdio) Reset() {
 	*x = Stdio{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1007,7 @@ func (x *Stdio) String() string {
 func (*Stdio) ProtoMessage() {}
 
 func (x *Stdio) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1020,7 @@ func (x *Stdio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdio.ProtoReflect.Descriptor instead.
 func (*Stdio) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Stdio) GetStdin() bool {
@@ -950,7 +1046,7 @@ type StartResponse struct {
 
 func (x *StartResponse) Reset() {
 	*x = StartResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1058,7 @@ func (x *StartResponse) String() string {
 func (*StartResponse) ProtoMessage() {}
 
 func (x *StartResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1071,7 @@ func (x *StartResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartResponse.ProtoReflect.Descriptor instead.
 func (*StartResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StartResponse) GetPid() uint32 {
@@ -999,7 +1095,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1107,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1120,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecRequest) GetContainerId() string {
@@ -1079,7 +1175,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1187,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1200,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WaitRequest) GetContainerId() string {
@@ -1133,7 +1229,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1241,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1254,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WaitResponse) GetExitCode() uint32 {
@@ -1201,7 +1297,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1309,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1322,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SignalRequest) GetContainerId() string {
@@ -1265,7 +1361,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1373,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1386,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type ResizeRequest struct {
@@ -1305,7 +1401,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1413,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1426,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResizeRequest) GetContainerId() string {
@@ -1369,7 +1465,7 @@ type ResizeResponse struct {
 
 func (x *ResizeResponse) Reset() {
 	*x = ResizeResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1477,7 @@ func (x *ResizeResponse) String() string {
 func (*ResizeResponse) ProtoMessage() {}
 
 func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1490,7 @@ func (x *ResizeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeResponse.ProtoReflect.Descriptor instead.
 func (*ResizeResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type DeleteContainerRequest struct {
@@ -1406,7 +1502,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1514,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1527,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -1449,7 +1545,7 @@ type DeleteContainerResponse struct {
 
 func (x *DeleteContainerResponse) Reset() {
 	*x = DeleteContainerResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1557,7 @@ func (x *DeleteContainerResponse) String() string {
 func (*DeleteContainerResponse) ProtoMessage() {}
 
 func (x *DeleteContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1570,7 @@ func (x *DeleteContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteContainerResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type DeleteProcessRequest struct {
@@ -1487,7 +1583,7 @@ type DeleteProcessRequest struct {
 
 func (x *DeleteProcessRequest) Reset() {
 	*x = DeleteProcessRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1595,7 @@ func (x *DeleteProcessRequest) String() string {
 func (*DeleteProcessRequest) ProtoMessage() {}
 
 func (x *DeleteProcessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1608,7 @@ func (x *DeleteProcessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessRequest.ProtoReflect.Descriptor instead.
 func (*DeleteProcessRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteProcessRequest) GetContainerId() string {
@@ -1537,7 +1633,7 @@ type DeleteProcessResponse struct {
 
 func (x *DeleteProcessResponse) Reset() {
 	*x = DeleteProcessResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1645,7 @@ func (x *DeleteProcessResponse) String() string {
 func (*DeleteProcessResponse) ProtoMessage() {}
 
 func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1658,7 @@ func (x *DeleteProcessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteProcessResponse.ProtoReflect.Descriptor instead.
 func (*DeleteProcessResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 type StateRequest struct {
@@ -1573,7 +1669,7 @@ type StateRequest struct {
 
 func (x *StateRequest) Reset() {
 	*x = StateRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1681,7 @@ func (x *StateRequest) String() string {
 func (*StateRequest) ProtoMessage() {}
 
 func (x *StateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1694,7 @@ func (x *StateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateRequest.ProtoReflect.Descriptor instead.
 func (*StateRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 type StateResponse struct {
@@ -1610,7 +1706,7 @@ type StateResponse struct {
 
 func (x *StateResponse) Reset() {
 	*x = StateResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1718,7 @@ func (x *StateResponse) String() string {
 func (*StateResponse) ProtoMessage() {}
 
 func (x *StateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1731,7 @@ func (x *StateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateResponse.ProtoReflect.Descriptor instead.
 func (*StateResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StateResponse) GetProcesses() []*ProcessState {
@@ -1658,7 +1754,7 @@ type ProcessState struct {
 
 func (x *ProcessState) Reset() {
 	*x = ProcessState{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1766,7 @@ func (x *ProcessState) String() string {
 func (*ProcessState) ProtoMessage() {}
 
 func (x *ProcessState) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1779,7 @@ func (x *ProcessState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessState.ProtoReflect.Descriptor instead.
 func (*ProcessState) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProcessState) GetContainerId() string {
@@ -1730,7 +1826,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1838,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1851,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatsRequest) GetContainerId() string {
@@ -1780,7 +1876,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1888,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1901,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StatsResponse) GetCpuUsec() uint64 {
@@ -1865,7 +1961,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +1973,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +1986,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 type ShutdownResponse struct {
@@ -1901,7 +1997,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2009,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2022,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 type ProcessesRequest struct {
@@ -1938,7 +2034,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2046,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2059,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProcessesRequest) GetContainerId() string {
@@ -1983,7 +2079,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2091,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2104,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProcessesResponse) GetProcesses() []*Process {
@@ -2048,7 +2144,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2156,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2169,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -2191,7 +2287,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2299,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2312,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UpdateRequest) GetContainerId() string {
@@ -2241,7 +2337,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2349,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2362,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 // A stream of kind files (api/agent/channel) is one act on a container's file system.
@@ -2289,7 +2385,7 @@ type FilesMessage struct {
 
 func (x *FilesMessage) Reset() {
 	*x = FilesMessage{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2397,7 @@ func (x *FilesMessage) String() string {
 func (*FilesMessage) ProtoMessage() {}
 
 func (x *FilesMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2410,7 @@ func (x *FilesMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilesMessage.ProtoReflect.Descriptor instead.
 func (*FilesMessage) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FilesMessage) GetMessage() isFilesMessage_Message {
@@ -2418,7 +2514,7 @@ type FilesRequest struct {
 
 func (x *FilesRequest) Reset() {
 	*x = FilesRequest{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2526,7 @@ func (x *FilesRequest) String() string {
 func (*FilesRequest) ProtoMessage() {}
 
 func (x *FilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2539,7 @@ func (x *FilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilesRequest.ProtoReflect.Descriptor instead.
 func (*FilesRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FilesRequest) GetAct() FilesRequest_Act {
@@ -2508,7 +2604,7 @@ type PathStat struct {
 
 func (x *PathStat) Reset() {
 	*x = PathStat{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +2616,7 @@ func (x *PathStat) String() string {
 func (*PathStat) ProtoMessage() {}
 
 func (x *PathStat) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +2629,7 @@ func (x *PathStat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathStat.ProtoReflect.Descriptor instead.
 func (*PathStat) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PathStat) GetName() string {
@@ -2580,7 +2676,7 @@ type PathChanges struct {
 
 func (x *PathChanges) Reset() {
 	*x = PathChanges{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +2688,7 @@ func (x *PathChanges) String() string {
 func (*PathChanges) ProtoMessage() {}
 
 func (x *PathChanges) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +2701,7 @@ func (x *PathChanges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChanges.ProtoReflect.Descriptor instead.
 func (*PathChanges) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PathChanges) GetChanges() []*PathChange {
@@ -2625,7 +2721,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2637,7 +2733,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2650,7 +2746,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PathChange) GetPath() string {
@@ -2677,7 +2773,7 @@ type FilesEnd struct {
 
 func (x *FilesEnd) Reset() {
 	*x = FilesEnd{}
-	mi := &file_api_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2785,7 @@ func (x *FilesEnd) String() string {
 func (*FilesEnd) ProtoMessage() {}
 
 func (x *FilesEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_api_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2798,7 @@ func (x *FilesEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilesEnd.ProtoReflect.Descriptor instead.
 func (*FilesEnd) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FilesEnd) GetCode() uint32 {
@@ -2741,8 +2837,10 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x05clone\x18\x06 \x01(\bR\x05clone\x12C\n" +
 	"\n" +
 	"interfaces\x18\x05 \x03(\v2#.micropod.agent.v1.NetworkInterfaceR\n" +
-	"interfaces\"\x12\n" +
-	"\x10IdentifyResponse\"\xbe\x01\n" +
+	"interfaces\"1\n" +
+	"\x10IdentifyResponse\x12\x1d\n" +
+	"\n" +
+	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos\"\xbe\x01\n" +
 	"\x10NetworkInterface\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x10\n" +
@@ -2756,7 +2854,13 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x13SetInterfaceRequest\x12A\n" +
 	"\tinterface\x18\x01 \x01(\v2#.micropod.agent.v1.NetworkInterfaceR\tinterface\x12\x12\n" +
 	"\x04down\x18\x02 \x01(\bR\x04down\"\x16\n" +
-	"\x14SetInterfaceResponse\"\x10\n" +
+	"\x14SetInterfaceResponse\"0\n" +
+	"\x0fSetClockRequest\x12\x1d\n" +
+	"\n" +
+	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos\"1\n" +
+	"\x10SetClockResponse\x12\x1d\n" +
+	"\n" +
+	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos\"\x10\n" +
 	"\x0ePrepareRequest\"\x11\n" +
 	"\x0fPrepareResponse\"\x92\x02\n" +
 	"\x15StartContainerRequest\x12\x0e\n" +
@@ -2908,11 +3012,11 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\fKIND_DELETED\x10\x03\"8\n" +
 	"\bFilesEnd\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage2\xcc\n" +
-	"\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage2\xa1\v\n" +
 	"\x05Agent\x12J\n" +
 	"\x05Hello\x12\x1f.micropod.agent.v1.HelloRequest\x1a .micropod.agent.v1.HelloResponse\x12S\n" +
-	"\bIdentify\x12\".micropod.agent.v1.IdentifyRequest\x1a#.micropod.agent.v1.IdentifyResponse\x12_\n" +
+	"\bIdentify\x12\".micropod.agent.v1.IdentifyRequest\x1a#.micropod.agent.v1.IdentifyResponse\x12S\n" +
+	"\bSetClock\x12\".micropod.agent.v1.SetClockRequest\x1a#.micropod.agent.v1.SetClockResponse\x12_\n" +
 	"\fSetInterface\x12&.micropod.agent.v1.SetInterfaceRequest\x1a'.micropod.agent.v1.SetInterfaceResponse\x12P\n" +
 	"\aPrepare\x12!.micropod.agent.v1.PrepareRequest\x1a\".micropod.agent.v1.PrepareResponse\x12\\\n" +
 	"\x0eStartContainer\x12(.micropod.agent.v1.StartContainerRequest\x1a .micropod.agent.v1.StartResponse\x12H\n" +
@@ -2941,7 +3045,7 @@ func file_api_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_api_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_api_agent_v1_agent_proto_goTypes = []any{
 	(FilesRequest_Act)(0),           // 0: micropod.agent.v1.FilesRequest.Act
 	(PathChange_Kind)(0),            // 1: micropod.agent.v1.PathChange.Kind
@@ -2953,96 +3057,100 @@ var file_api_agent_v1_agent_proto_goTypes = []any{
 	(*Address)(nil),                 // 7: micropod.agent.v1.Address
 	(*SetInterfaceRequest)(nil),     // 8: micropod.agent.v1.SetInterfaceRequest
 	(*SetInterfaceResponse)(nil),    // 9: micropod.agent.v1.SetInterfaceResponse
-	(*PrepareRequest)(nil),          // 10: micropod.agent.v1.PrepareRequest
-	(*PrepareResponse)(nil),         // 11: micropod.agent.v1.PrepareResponse
-	(*StartContainerRequest)(nil),   // 12: micropod.agent.v1.StartContainerRequest
-	(*RootFS)(nil),                  // 13: micropod.agent.v1.RootFS
-	(*File)(nil),                    // 14: micropod.agent.v1.File
-	(*Stdio)(nil),                   // 15: micropod.agent.v1.Stdio
-	(*StartResponse)(nil),           // 16: micropod.agent.v1.StartResponse
-	(*ExecRequest)(nil),             // 17: micropod.agent.v1.ExecRequest
-	(*WaitRequest)(nil),             // 18: micropod.agent.v1.WaitRequest
-	(*WaitResponse)(nil),            // 19: micropod.agent.v1.WaitResponse
-	(*SignalRequest)(nil),           // 20: micropod.agent.v1.SignalRequest
-	(*SignalResponse)(nil),          // 21: micropod.agent.v1.SignalResponse
-	(*ResizeRequest)(nil),           // 22: micropod.agent.v1.ResizeRequest
-	(*ResizeResponse)(nil),          // 23: micropod.agent.v1.ResizeResponse
-	(*DeleteContainerRequest)(nil),  // 24: micropod.agent.v1.DeleteContainerRequest
-	(*DeleteContainerResponse)(nil), // 25: micropod.agent.v1.DeleteContainerResponse
-	(*DeleteProcessRequest)(nil),    // 26: micropod.agent.v1.DeleteProcessRequest
-	(*DeleteProcessResponse)(nil),   // 27: micropod.agent.v1.DeleteProcessResponse
-	(*StateRequest)(nil),            // 28: micropod.agent.v1.StateRequest
-	(*StateResponse)(nil),           // 29: micropod.agent.v1.StateResponse
-	(*ProcessState)(nil),            // 30: micropod.agent.v1.ProcessState
-	(*StatsRequest)(nil),            // 31: micropod.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 32: micropod.agent.v1.StatsResponse
-	(*ShutdownRequest)(nil),         // 33: micropod.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),        // 34: micropod.agent.v1.ShutdownResponse
-	(*ProcessesRequest)(nil),        // 35: micropod.agent.v1.ProcessesRequest
-	(*ProcessesResponse)(nil),       // 36: micropod.agent.v1.ProcessesResponse
-	(*Process)(nil),                 // 37: micropod.agent.v1.Process
-	(*UpdateRequest)(nil),           // 38: micropod.agent.v1.UpdateRequest
-	(*UpdateResponse)(nil),          // 39: micropod.agent.v1.UpdateResponse
-	(*FilesMessage)(nil),            // 40: micropod.agent.v1.FilesMessage
-	(*FilesRequest)(nil),            // 41: micropod.agent.v1.FilesRequest
-	(*PathStat)(nil),                // 42: micropod.agent.v1.PathStat
-	(*PathChanges)(nil),             // 43: micropod.agent.v1.PathChanges
-	(*PathChange)(nil),              // 44: micropod.agent.v1.PathChange
-	(*FilesEnd)(nil),                // 45: micropod.agent.v1.FilesEnd
+	(*SetClockRequest)(nil),         // 10: micropod.agent.v1.SetClockRequest
+	(*SetClockResponse)(nil),        // 11: micropod.agent.v1.SetClockResponse
+	(*PrepareRequest)(nil),          // 12: micropod.agent.v1.PrepareRequest
+	(*PrepareResponse)(nil),         // 13: micropod.agent.v1.PrepareResponse
+	(*StartContainerRequest)(nil),   // 14: micropod.agent.v1.StartContainerRequest
+	(*RootFS)(nil),                  // 15: micropod.agent.v1.RootFS
+	(*File)(nil),                    // 16: micropod.agent.v1.File
+	(*Stdio)(nil),                   // 17: micropod.agent.v1.Stdio
+	(*StartResponse)(nil),           // 18: micropod.agent.v1.StartResponse
+	(*ExecRequest)(nil),             // 19: micropod.agent.v1.ExecRequest
+	(*WaitRequest)(nil),             // 20: micropod.agent.v1.WaitRequest
+	(*WaitResponse)(nil),            // 21: micropod.agent.v1.WaitResponse
+	(*SignalRequest)(nil),           // 22: micropod.agent.v1.SignalRequest
+	(*SignalResponse)(nil),          // 23: micropod.agent.v1.SignalResponse
+	(*ResizeRequest)(nil),           // 24: micropod.agent.v1.ResizeRequest
+	(*ResizeResponse)(nil),          // 25: micropod.agent.v1.ResizeResponse
+	(*DeleteContainerRequest)(nil),  // 26: micropod.agent.v1.DeleteContainerRequest
+	(*DeleteContainerResponse)(nil), // 27: micropod.agent.v1.DeleteContainerResponse
+	(*DeleteProcessRequest)(nil),    // 28: micropod.agent.v1.DeleteProcessRequest
+	(*DeleteProcessResponse)(nil),   // 29: micropod.agent.v1.DeleteProcessResponse
+	(*StateRequest)(nil),            // 30: micropod.agent.v1.StateRequest
+	(*StateResponse)(nil),           // 31: micropod.agent.v1.StateResponse
+	(*ProcessState)(nil),            // 32: micropod.agent.v1.ProcessState
+	(*StatsRequest)(nil),            // 33: micropod.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 34: micropod.agent.v1.StatsResponse
+	(*ShutdownRequest)(nil),         // 35: micropod.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),        // 36: micropod.agent.v1.ShutdownResponse
+	(*ProcessesRequest)(nil),        // 37: micropod.agent.v1.ProcessesRequest
+	(*ProcessesResponse)(nil),       // 38: micropod.agent.v1.ProcessesResponse
+	(*Process)(nil),                 // 39: micropod.agent.v1.Process
+	(*UpdateRequest)(nil),           // 40: micropod.agent.v1.UpdateRequest
+	(*UpdateResponse)(nil),          // 41: micropod.agent.v1.UpdateResponse
+	(*FilesMessage)(nil),            // 42: micropod.agent.v1.FilesMessage
+	(*FilesRequest)(nil),            // 43: micropod.agent.v1.FilesRequest
+	(*PathStat)(nil),                // 44: micropod.agent.v1.PathStat
+	(*PathChanges)(nil),             // 45: micropod.agent.v1.PathChanges
+	(*PathChange)(nil),              // 46: micropod.agent.v1.PathChange
+	(*FilesEnd)(nil),                // 47: micropod.agent.v1.FilesEnd
 }
 var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	6,  // 0: micropod.agent.v1.IdentifyRequest.interfaces:type_name -> micropod.agent.v1.NetworkInterface
 	7,  // 1: micropod.agent.v1.NetworkInterface.addresses:type_name -> micropod.agent.v1.Address
 	6,  // 2: micropod.agent.v1.SetInterfaceRequest.interface:type_name -> micropod.agent.v1.NetworkInterface
-	13, // 3: micropod.agent.v1.StartContainerRequest.rootfs:type_name -> micropod.agent.v1.RootFS
-	14, // 4: micropod.agent.v1.StartContainerRequest.files:type_name -> micropod.agent.v1.File
-	15, // 5: micropod.agent.v1.StartContainerRequest.stdio:type_name -> micropod.agent.v1.Stdio
-	15, // 6: micropod.agent.v1.ExecRequest.stdio:type_name -> micropod.agent.v1.Stdio
-	30, // 7: micropod.agent.v1.StateResponse.processes:type_name -> micropod.agent.v1.ProcessState
-	19, // 8: micropod.agent.v1.ProcessState.exit:type_name -> micropod.agent.v1.WaitResponse
-	37, // 9: micropod.agent.v1.ProcessesResponse.processes:type_name -> micropod.agent.v1.Process
-	41, // 10: micropod.agent.v1.FilesMessage.request:type_name -> micropod.agent.v1.FilesRequest
-	42, // 11: micropod.agent.v1.FilesMessage.stat:type_name -> micropod.agent.v1.PathStat
-	43, // 12: micropod.agent.v1.FilesMessage.changes:type_name -> micropod.agent.v1.PathChanges
-	45, // 13: micropod.agent.v1.FilesMessage.end:type_name -> micropod.agent.v1.FilesEnd
+	15, // 3: micropod.agent.v1.StartContainerRequest.rootfs:type_name -> micropod.agent.v1.RootFS
+	16, // 4: micropod.agent.v1.StartContainerRequest.files:type_name -> micropod.agent.v1.File
+	17, // 5: micropod.agent.v1.StartContainerRequest.stdio:type_name -> micropod.agent.v1.Stdio
+	17, // 6: micropod.agent.v1.ExecRequest.stdio:type_name -> micropod.agent.v1.Stdio
+	32, // 7: micropod.agent.v1.StateResponse.processes:type_name -> micropod.agent.v1.ProcessState
+	21, // 8: micropod.agent.v1.ProcessState.exit:type_name -> micropod.agent.v1.WaitResponse
+	39, // 9: micropod.agent.v1.ProcessesResponse.processes:type_name -> micropod.agent.v1.Process
+	43, // 10: micropod.agent.v1.FilesMessage.request:type_name -> micropod.agent.v1.FilesRequest
+	44, // 11: micropod.agent.v1.FilesMessage.stat:type_name -> micropod.agent.v1.PathStat
+	45, // 12: micropod.agent.v1.FilesMessage.changes:type_name -> micropod.agent.v1.PathChanges
+	47, // 13: micropod.agent.v1.FilesMessage.end:type_name -> micropod.agent.v1.FilesEnd
 	0,  // 14: micropod.agent.v1.FilesRequest.act:type_name -> micropod.agent.v1.FilesRequest.Act
-	13, // 15: micropod.agent.v1.FilesRequest.rootfs:type_name -> micropod.agent.v1.RootFS
-	44, // 16: micropod.agent.v1.PathChanges.changes:type_name -> micropod.agent.v1.PathChange
+	15, // 15: micropod.agent.v1.FilesRequest.rootfs:type_name -> micropod.agent.v1.RootFS
+	46, // 16: micropod.agent.v1.PathChanges.changes:type_name -> micropod.agent.v1.PathChange
 	1,  // 17: micropod.agent.v1.PathChange.kind:type_name -> micropod.agent.v1.PathChange.Kind
 	2,  // 18: micropod.agent.v1.Agent.Hello:input_type -> micropod.agent.v1.HelloRequest
 	4,  // 19: micropod.agent.v1.Agent.Identify:input_type -> micropod.agent.v1.IdentifyRequest
-	8,  // 20: micropod.agent.v1.Agent.SetInterface:input_type -> micropod.agent.v1.SetInterfaceRequest
-	10, // 21: micropod.agent.v1.Agent.Prepare:input_type -> micropod.agent.v1.PrepareRequest
-	12, // 22: micropod.agent.v1.Agent.StartContainer:input_type -> micropod.agent.v1.StartContainerRequest
-	17, // 23: micropod.agent.v1.Agent.Exec:input_type -> micropod.agent.v1.ExecRequest
-	18, // 24: micropod.agent.v1.Agent.Wait:input_type -> micropod.agent.v1.WaitRequest
-	20, // 25: micropod.agent.v1.Agent.Signal:input_type -> micropod.agent.v1.SignalRequest
-	22, // 26: micropod.agent.v1.Agent.Resize:input_type -> micropod.agent.v1.ResizeRequest
-	24, // 27: micropod.agent.v1.Agent.DeleteContainer:input_type -> micropod.agent.v1.DeleteContainerRequest
-	26, // 28: micropod.agent.v1.Agent.DeleteProcess:input_type -> micropod.agent.v1.DeleteProcessRequest
-	28, // 29: micropod.agent.v1.Agent.State:input_type -> micropod.agent.v1.StateRequest
-	31, // 30: micropod.agent.v1.Agent.Stats:input_type -> micropod.agent.v1.StatsRequest
-	35, // 31: micropod.agent.v1.Agent.Processes:input_type -> micropod.agent.v1.ProcessesRequest
-	38, // 32: micropod.agent.v1.Agent.Update:input_type -> micropod.agent.v1.UpdateRequest
-	33, // 33: micropod.agent.v1.Agent.Shutdown:input_type -> micropod.agent.v1.ShutdownRequest
-	3,  // 34: micropod.agent.v1.Agent.Hello:output_type -> micropod.agent.v1.HelloResponse
-	5,  // 35: micropod.agent.v1.Agent.Identify:output_type -> micropod.agent.v1.IdentifyResponse
-	9,  // 36: micropod.agent.v1.Agent.SetInterface:output_type -> micropod.agent.v1.SetInterfaceResponse
-	11, // 37: micropod.agent.v1.Agent.Prepare:output_type -> micropod.agent.v1.PrepareResponse
-	16, // 38: micropod.agent.v1.Agent.StartContainer:output_type -> micropod.agent.v1.StartResponse
-	16, // 39: micropod.agent.v1.Agent.Exec:output_type -> micropod.agent.v1.StartResponse
-	19, // 40: micropod.agent.v1.Agent.Wait:output_type -> micropod.agent.v1.WaitResponse
-	21, // 41: micropod.agent.v1.Agent.Signal:output_type -> micropod.agent.v1.SignalResponse
-	23, // 42: micropod.agent.v1.Agent.Resize:output_type -> micropod.agent.v1.ResizeResponse
-	25, // 43: micropod.agent.v1.Agent.DeleteContainer:output_type -> micropod.agent.v1.DeleteContainerResponse
-	27, // 44: micropod.agent.v1.Agent.DeleteProcess:output_type -> micropod.agent.v1.DeleteProcessResponse
-	29, // 45: micropod.agent.v1.Agent.State:output_type -> micropod.agent.v1.StateResponse
-	32, // 46: micropod.agent.v1.Agent.Stats:output_type -> micropod.agent.v1.StatsResponse
-	36, // 47: micropod.agent.v1.Agent.Processes:output_type -> micropod.agent.v1.ProcessesResponse
-	39, // 48: micropod.agent.v1.Agent.Update:output_type -> micropod.agent.v1.UpdateResponse
-	34, // 49: micropod.agent.v1.Agent.Shutdown:output_type -> micropod.agent.v1.ShutdownResponse
-	34, // [34:50] is the sub-list for method output_type
-	18, // [18:34] is the sub-list for method input_type
+	10, // 20: micropod.agent.v1.Agent.SetClock:input_type -> micropod.agent.v1.SetClockRequest
+	8,  // 21: micropod.agent.v1.Agent.SetInterface:input_type -> micropod.agent.v1.SetInterfaceRequest
+	12, // 22: micropod.agent.v1.Agent.Prepare:input_type -> micropod.agent.v1.PrepareRequest
+	14, // 23: micropod.agent.v1.Agent.StartContainer:input_type -> micropod.agent.v1.StartContainerRequest
+	19, // 24: micropod.agent.v1.Agent.Exec:input_type -> micropod.agent.v1.ExecRequest
+	20, // 25: micropod.agent.v1.Agent.Wait:input_type -> micropod.agent.v1.WaitRequest
+	22, // 26: micropod.agent.v1.Agent.Signal:input_type -> micropod.agent.v1.SignalRequest
+	24, // 27: micropod.agent.v1.Agent.Resize:input_type -> micropod.agent.v1.ResizeRequest
+	26, // 28: micropod.agent.v1.Agent.DeleteContainer:input_type -> micropod.agent.v1.DeleteContainerRequest
+	28, // 29: micropod.agent.v1.Agent.DeleteProcess:input_type -> micropod.agent.v1.DeleteProcessRequest
+	30, // 30: micropod.agent.v1.Agent.State:input_type -> micropod.agent.v1.StateRequest
+	33, // 31: micropod.agent.v1.Agent.Stats:input_type -> micropod.agent.v1.StatsRequest
+	37, // 32: micropod.agent.v1.Agent.Processes:input_type -> micropod.agent.v1.ProcessesRequest
+	40, // 33: micropod.agent.v1.Agent.Update:input_type -> micropod.agent.v1.UpdateRequest
+	35, // 34: micropod.agent.v1.Agent.Shutdown:input_type -> micropod.agent.v1.ShutdownRequest
+	3,  // 35: micropod.agent.v1.Agent.Hello:output_type -> micropod.agent.v1.HelloResponse
+	5,  // 36: micropod.agent.v1.Agent.Identify:output_type -> micropod.agent.v1.IdentifyResponse
+	11, // 37: micropod.agent.v1.Agent.SetClock:output_type -> micropod.agent.v1.SetClockResponse
+	9,  // 38: micropod.agent.v1.Agent.SetInterface:output_type -> micropod.agent.v1.SetInterfaceResponse
+	13, // 39: micropod.agent.v1.Agent.Prepare:output_type -> micropod.agent.v1.PrepareResponse
+	18, // 40: micropod.agent.v1.Agent.StartContainer:output_type -> micropod.agent.v1.StartResponse
+	18, // 41: micropod.agent.v1.Agent.Exec:output_type -> micropod.agent.v1.StartResponse
+	21, // 42: micropod.agent.v1.Agent.Wait:output_type -> micropod.agent.v1.WaitResponse
+	23, // 43: micropod.agent.v1.Agent.Signal:output_type -> micropod.agent.v1.SignalResponse
+	25, // 44: micropod.agent.v1.Agent.Resize:output_type -> micropod.agent.v1.ResizeResponse
+	27, // 45: micropod.agent.v1.Agent.DeleteContainer:output_type -> micropod.agent.v1.DeleteContainerResponse
+	29, // 46: micropod.agent.v1.Agent.DeleteProcess:output_type -> micropod.agent.v1.DeleteProcessResponse
+	31, // 47: micropod.agent.v1.Agent.State:output_type -> micropod.agent.v1.StateResponse
+	34, // 48: micropod.agent.v1.Agent.Stats:output_type -> micropod.agent.v1.StatsResponse
+	38, // 49: micropod.agent.v1.Agent.Processes:output_type -> micropod.agent.v1.ProcessesResponse
+	41, // 50: micropod.agent.v1.Agent.Update:output_type -> micropod.agent.v1.UpdateResponse
+	36, // 51: micropod.agent.v1.Agent.Shutdown:output_type -> micropod.agent.v1.ShutdownResponse
+	35, // [35:52] is the sub-list for method output_type
+	18, // [18:35] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name
@@ -3053,7 +3161,7 @@ func file_api_agent_v1_agent_proto_init() {
 	if File_api_agent_v1_agent_proto != nil {
 		return
 	}
-	file_api_agent_v1_agent_proto_msgTypes[38].OneofWrappers = []any{
+	file_api_agent_v1_agent_proto_msgTypes[40].OneofWrappers = []any{
 		(*FilesMessage_Request)(nil),
 		(*FilesMessage_Stat)(nil),
 		(*FilesMessage_Data)(nil),
@@ -3066,7 +3174,7 @@ func file_api_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1_agent_proto_rawDesc), len(file_api_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   44,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,6 +10,7 @@ import (
 type AgentService interface {
 	Hello(context.Context, *HelloRequest) (*HelloResponse, error)
 	Identify(context.Context, *IdentifyRequest) (*IdentifyResponse, error)
+	SetClock(context.Context, *SetClockRequest) (*SetClockResponse, error)
 	SetInterface(context.Context, *SetInterfaceRequest) (*SetInterfaceResponse, error)
 	Prepare(context.Context, *PrepareRequest) (*PrepareResponse, error)
 	StartContainer(context.Context, *StartContainerRequest) (*StartResponse, error)
@@ -42,6 +43,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Identify(ctx, &req)
+			},
+			"SetClock": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req SetClockRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.SetClock(ctx, &req)
 			},
 			"SetInterface": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req SetInterfaceRequest
@@ -166,6 +174,14 @@ func (c *agentClient) Hello(ctx context.Context, req *HelloRequest) (*HelloRespo
 func (c *agentClient) Identify(ctx context.Context, req *IdentifyRequest) (*IdentifyResponse, error) {
 	var resp IdentifyResponse
 	if err := c.client.Call(ctx, "micropod.agent.v1.Agent", "Identify", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) SetClock(ctx context.Context, req *SetClockRequest) (*SetClockResponse, error) {
+	var resp SetClockResponse
+	if err := c.client.Call(ctx, "micropod.agent.v1.Agent", "SetClock", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

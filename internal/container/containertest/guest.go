@@ -343,6 +343,10 @@ func (s *session) SetInterface(context.Context, *agentv1.SetInterfaceRequest) (*
 	return nil, status.Error(codes.Unimplemented, "set interface")
 }
 
+func (s *session) SetClock(context.Context, *agentv1.SetClockRequest) (*agentv1.SetClockResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "set clock")
+}
+
 func (s *session) Prepare(context.Context, *agentv1.PrepareRequest) (*agentv1.PrepareResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "prepare")
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	agentv1 "github.com/micropod/micropod/api/agent/v1"
 	"github.com/micropod/micropod/internal/container"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/snapshot"
@@ -38,6 +39,7 @@ type Machines struct {
 	all    map[string]*vm
 	making <-chan struct{}
 	saved  map[string][]savedProcess // by the snapshot's id
+	warm   *agentv1.StartContainerRequest
 }
 
 type vm struct {
@@ -69,6 +71,20 @@ func (m *Machines) Ready(context.Context, machine.Spec) <-chan struct{} {
 	m.Lock()
 	defer m.Unlock()
 	return m.making
+}
+
+// Expect implements container.Machines: it keeps the rehearsal.
+func (m *Machines) Expect(_ string, warm func() *agentv1.StartContainerRequest) {
+	m.Lock()
+	defer m.Unlock()
+	m.warm = warm()
+}
+
+// Warm is what Expect was told last.
+func (m *Machines) Warm() *agentv1.StartContainerRequest {
+	m.Lock()
+	defer m.Unlock()
+	return m.warm
 }
 
 // SetMaking has Create find that what a start waits for is being made, until the channel is closed.

@@ -211,6 +211,7 @@ type VMM struct {
 	exit       vmm.Exit
 	guests     map[*channel.Guest]bool // sessions
 	identified *agentv1.IdentifyRequest
+	drives     map[int]string // as set later
 	paused     bool
 }
 
@@ -223,6 +224,13 @@ func (v *VMM) Paused() bool {
 
 // Config is what the VMM was started with.
 func (v *VMM) Config() vmm.Config { return v.record.Config }
+
+// Drive is the path that SetDrive last put into the slot; empty: it was not asked to.
+func (v *VMM) Drive(slot int) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.drives[slot]
+}
 
 // Restored says whether it was restored rather than booted.
 func (v *VMM) Restored() bool { return v.restored }
@@ -333,5 +341,21 @@ func (m *machine) Snapshot(_ context.Context, dir string) error {
 	return os.WriteFile(filepath.Join(dir, memoryFile), []byte(shapeOf(m.record.Config)), 0o600)
 }
 
-func (m *machine) SetDrive(context.Context, int, vmm.Drive) error   { return m.refuse("this") }
+// SetDrive insists on the file.
+func (m *machine) SetDrive(_ context.Context, slot int, d vmm.Drive) error {
+	if err := m.host.Fail("set drive"); err != nil {
+		return err
+	}
+	if _, err := os.Stat(d.Path); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.drives == nil {
+		m.drives = map[int]string{}
+	}
+	m.drives[slot] = d.Path
+	return nil
+}
+
 func (m *machine) SetBalloon(ctx context.Context, size int64) error { return m.refuse("this") }

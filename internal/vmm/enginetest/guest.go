@@ -46,7 +46,13 @@ func (v *VMM) serve(conn net.Conn) {
 	agentv1.RegisterAgentService(server, &agent{v: v})
 	l := &oneConn{conn: stream, done: make(chan struct{})}
 	go func() {
-		<-g.Done()
+		for { // no process has streams: what is opened ends at once
+			stream, err := g.Accept()
+			if err != nil {
+				break
+			}
+			_ = stream.Close()
+		}
 		_ = server.Close()
 		_ = l.Close()
 	}()
@@ -96,11 +102,37 @@ func (a *agent) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agentv
 	return &agentv1.IdentifyResponse{}, nil
 }
 
+func (a *agent) SetClock(_ context.Context, r *agentv1.SetClockRequest) (*agentv1.SetClockResponse, error) {
+	if err := a.v.host.Fail("set clock"); err != nil {
+		return nil, err
+	}
+	return &agentv1.SetClockResponse{UnixNanos: time.Now().UnixNano()}, nil
+}
+
 func (a *agent) Prepare(context.Context, *agentv1.PrepareRequest) (*agentv1.PrepareResponse, error) {
 	if err := a.v.host.Fail("prepare"); err != nil {
 		return nil, err
 	}
 	return &agentv1.PrepareResponse{}, nil
+}
+
+// StartContainer, Wait and DeleteContainer are of a container that ends at once.
+func (a *agent) StartContainer(_ context.Context, r *agentv1.StartContainerRequest) (*agentv1.StartResponse, error) {
+	if err := a.v.host.Fail("container"); err != nil {
+		return nil, err
+	}
+	return &agentv1.StartResponse{Pid: 2}, nil
+}
+
+func (a *agent) Wait(context.Context, *agentv1.WaitRequest) (*agentv1.WaitResponse, error) {
+	return &agentv1.WaitResponse{}, nil
+}
+
+func (a *agent) DeleteContainer(context.Context, *agentv1.DeleteContainerRequest) (*agentv1.DeleteContainerResponse, error) {
+	if err := a.v.host.Fail("delete container"); err != nil {
+		return nil, err
+	}
+	return &agentv1.DeleteContainerResponse{}, nil
 }
 
 func (a *agent) Shutdown(context.Context, *agentv1.ShutdownRequest) (*agentv1.ShutdownResponse, error) {

@@ -73,9 +73,6 @@ func (l *launch) args() []string {
 		// daemon that was not there when it happened.
 		"-S", "-action", "reboot=shutdown,shutdown=pause",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-		"-kernel", fmt.Sprintf("/proc/self/fd/%d", l.kernel),
-		"-initrd", fmt.Sprintf("/proc/self/fd/%d", l.initrd),
-		"-append", l.commandLine(),
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", l.qmp),
 		"-mon", "chardev=qmp,mode=control",
 		"-device", bus("virtio-serial-device", serialBus),
@@ -84,6 +81,12 @@ func (l *launch) args() []string {
 		"-object", "rng-random,id=rng,filename=/dev/urandom",
 		"-device", bus("virtio-rng-device,rng=rng", rngBus),
 		"-device", bus("virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on", balloonBus),
+	}
+	if !l.incoming { // a restored guest has long read them, and QEMU takes 10 ms to
+		args = append(args,
+			"-kernel", fmt.Sprintf("/proc/self/fd/%d", l.kernel),
+			"-initrd", fmt.Sprintf("/proc/self/fd/%d", l.initrd),
+			"-append", l.commandLine())
 	}
 	args = append(args, l.consoleArgs()...)
 	for i := range c.Drives {
