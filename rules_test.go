@@ -85,7 +85,7 @@ var mayImport = map[string]string{
 	"guest":    "api/agent",
 	"network":  "undo",
 	"lan":      "machine network store events undo",
-	"rootfs":   "erofs gunzip",
+	"rootfs":   "erofs gunzip sparse",
 	"image":    "diskuse",
 	"diskuse":  "",
 	"erofs":    "",

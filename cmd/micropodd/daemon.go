@@ -110,7 +110,7 @@ func (d *daemon) openMachines() (err error) {
 		Auto:     d.auto,
 		DB:       d.db,
 		Boot:     d.boot,
-		MakeDisk: rootfs.CreateScratch,
+		MakeDisk: (&rootfs.ScratchMaker{Dir: filepath.Join(d.config.DataDir, "scratch")}).Create,
 
 		Snapshots:      d.snapshots,
 		Templates:      templates,

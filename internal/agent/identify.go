@@ -47,12 +47,9 @@ func (s service) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agent
 	return &agentv1.IdentifyResponse{UnixNanos: time.Now().UnixNano()}, nil
 }
 
-// SetClock sets the clock alone.
+// SetClock moves the clock.
 func (s service) SetClock(_ context.Context, r *agentv1.SetClockRequest) (*agentv1.SetClockResponse, error) {
-	if r.UnixNanos <= 0 {
-		return nil, status.Error(codes.InvalidArgument, "no time")
-	}
-	if err := s.config.Machine.SetClock(time.Unix(0, r.UnixNanos)); err != nil {
+	if err := s.config.Machine.SetClock(time.Now().Add(time.Duration(r.AddNanos))); err != nil {
 		return nil, status.Errorf(codes.Internal, "setting the clock: %v", err)
 	}
 	return &agentv1.SetClockResponse{UnixNanos: time.Now().UnixNano()}, nil

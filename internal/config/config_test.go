@@ -112,6 +112,10 @@ default_scratch = "20g"
 default_network = "none"
 uid_first = 100000
 uid_count = 10
+pool_min = 1
+pool_max = 3
+pool_memory = "256m"
+otlp_endpoint = "http://localhost:4318"
 [mirrors]
 "docker.io" = ["mirror.local"]
 [image_limits]
@@ -132,6 +136,7 @@ time = "90s"
 		InsecureRegistries: []string{"reg:5000"}, Mirrors: map[string][]string{"docker.io": {"mirror.local"}},
 		ImageLimits: ImageLimits{Bytes: 2 << 30, Ratio: 50, Entries: 1000, Names: 1 << 20, Memory: 300 << 20, Time: 90 * time.Second},
 		Memory:      1 << 30, VCPUs: 2, Scratch: 20 << 30, Network: "none", UIDFirst: 100000, UIDCount: 10,
+		PoolMin: 1, PoolMax: 3, PoolMemory: 256 << 20, OTLPEndpoint: "http://localhost:4318",
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

@@ -18,23 +18,25 @@ const rehearsalID = "rehearsal"
 // rehearsalPath is where the program lies that a rehearsal runs: nothing of the image is executed.
 const rehearsalPath = "/.micropod-rehearsal"
 
-// rehearsal is a container like r that ends at once: it goes the same ways in the guest, with nothing of the user's.
+// rehearsal is a container like r that ends at once: it goes the same ways in the guest, with none of the
+// user's program, arguments, environment and files' contents.
 func rehearsal(r *agentv1.StartContainerRequest) *agentv1.StartContainerRequest {
 	var spec specs.Spec
 	if err := json.Unmarshal(r.Spec, &spec); err != nil || spec.Process == nil || spec.Linux == nil {
 		spec = specs.Spec{Process: &specs.Process{}, Linux: &specs.Linux{}} // it was written by ocispec: cannot be
 	}
 	spec.Process.Args, spec.Process.Env, spec.Process.Terminal = []string{rehearsalPath}, nil, false
-	spec.Process.Cwd, spec.Process.User = "/", specs.User{}
 	spec.Hostname, spec.Annotations = rehearsalID, nil
-	spec.Linux.Sysctl, spec.Linux.Resources = nil, nil
 	text, err := json.Marshal(&spec)
 	if err != nil {
 		panic(err) // it came from JSON
 	}
+	files := []*agentv1.File{{Path: rehearsalPath, Mode: 0o755, Content: exitProgram()}}
+	for _, f := range r.Files {
+		files = append(files, &agentv1.File{Path: f.Path, Mode: f.Mode, Content: []byte("\n")})
+	}
 	return &agentv1.StartContainerRequest{
-		Id: rehearsalID, Spec: text, Rootfs: r.Rootfs, Stdio: &agentv1.Stdio{},
-		Files: []*agentv1.File{{Path: rehearsalPath, Mode: 0o755, Content: exitProgram()}},
+		Id: rehearsalID, Spec: text, Rootfs: r.Rootfs, Stdio: &agentv1.Stdio{}, User: r.User, GroupAdd: r.GroupAdd, Files: files,
 	}
 }
 

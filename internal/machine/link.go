@@ -20,6 +20,9 @@ const (
 	redialFirst = 5 * time.Millisecond
 	redialLast  = time.Second
 
+	// restTime is what a guest takes to notice that its session ended and to wait for the next one, many times over.
+	restTime = 100 * time.Millisecond
+
 	entropyBytes = 256 // the pool's whole strength (drivers/char/random.c: POOL_BITS)
 )
 
@@ -29,6 +32,9 @@ type link struct {
 	m  *machine
 	vm vmm.Machine
 
+	quit chan struct{} // closed by rest
+	done chan struct{} // closed when keep is over
+
 	mu      sync.Mutex
 	session *guest.Session         // nil while there is none
 	changed chan struct{}          // closed, and replaced, when session changes
@@ -36,13 +42,21 @@ type link struct {
 }
 
 func newLink(m *machine, vm vmm.Machine) *link {
-	return &link{m: m, vm: vm, changed: make(chan struct{})}
+	return &link{m: m, vm: vm, quit: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{})}
 }
 
 // keep holds the link until the VMM is gone or life ends.
 func (l *link) keep(life context.Context, r *run) {
+	defer close(l.done)
 	ctx, cancel := r.while(life)
 	defer cancel()
+	go func() { // ends with ctx
+		select {
+		case <-l.quit:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	wait := redialFirst
 	for ctx.Err() == nil {
 		session, err := l.dial(ctx)
@@ -55,6 +69,13 @@ func (l *link) keep(life context.Context, r *run) {
 		wait = redialFirst
 		l.hold(ctx, session)
 	}
+}
+
+// rest ends the session, dials no more, and gives the guest the time to notice. It is called once.
+func (l *link) rest() {
+	close(l.quit)
+	<-l.done
+	sleep(l.m.s.life, restTime)
 }
 
 func (l *link) dial(ctx context.Context) (*guest.Session, error) {
@@ -154,40 +175,7 @@ func (m *machine) introduce(ctx context.Context, session *guest.Session, clone b
 	if err != nil {
 		return err
 	}
-	return m.correctClock(ctx, session, clockError(sent, time.Now(), answer.UnixNanos))
-}
-
-// clockTries is how often a guest's clock is corrected: one time does for a guest that has the host to itself.
-const clockTries = 4
-
-// maxClockError is what is left to a guest's clock. It may be wrong by 10 ms at most, and drifts.
-const maxClockError = 5 * time.Millisecond
-
-// correctClock sets the guest's clock until it is right. That a busy host never gets so far is logged and no error.
-func (m *machine) correctClock(ctx context.Context, session *guest.Session, off time.Duration) error {
-	for try := 0; off > maxClockError; try++ {
-		if try == clockTries {
-			m.log.Warn("the guest's clock may be wrong", "by", off)
-			return nil
-		}
-		sent := time.Now()
-		answer, err := session.Agent().SetClock(ctx, &agentv1.SetClockRequest{UnixNanos: sent.UnixNano()})
-		if err != nil {
-			return err
-		}
-		off = clockError(sent, time.Now(), answer.UnixNanos)
-	}
-	return nil
-}
-
-// clockError bounds by how much a clock is wrong that was read as unixNanos some time between sent and got. An
-// agent that does not tell (0) is taken to be right.
-func clockError(sent, got time.Time, unixNanos int64) time.Duration {
-	if unixNanos == 0 {
-		return 0
-	}
-	read := time.Unix(0, unixNanos)
-	return max(read.Sub(sent).Abs(), got.Sub(read).Abs())
+	return m.correctClock(ctx, session, readClock(sent, time.Now(), answer.UnixNanos))
 }
 
 // hostname is the one asked for, else the name if it may be one, else the id's begin as Docker has it.

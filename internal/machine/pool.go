@@ -31,8 +31,10 @@ const (
 	poolMemory = 10 * time.Minute // how long a burst is remembered
 	poolTick   = 30 * time.Second // how often machines that are not wanted any more are looked for
 
-	// poolPatience keeps the making of machines away from the start that made them wanted.
-	poolPatience = 100 * time.Millisecond
+	// A machine is made when nothing was started for poolPatience, so as not to take the processors from a start and
+	// what it runs, or when one was wanted for poolDelay.
+	poolPatience = 500 * time.Millisecond
+	poolDelay    = 3 * time.Second
 
 	// poolMachineBytes is what one is taken to need of the host's memory beside the template's: QEMU's own,
 	// translated code, pages that the guest changed.
@@ -54,6 +56,7 @@ type pool struct {
 	mu      sync.Mutex
 	shapes  map[string]*poolShape
 	last    *poolShape // that was started last
+	started time.Time  // when
 	filling bool       // a goroutine makes machines
 }
 
@@ -105,7 +108,7 @@ func (s *Service) Expect(id string, warm func() *agentv1.StartContainerRequest) 
 	if len(shape.starts) > maxPoolStarts {
 		shape.starts = slices.Delete(shape.starts, 0, 1)
 	}
-	s.pool.last = shape
+	s.pool.last, s.pool.started = shape, now
 	s.startFilling()
 }
 
@@ -175,7 +178,7 @@ func (s *Service) startFilling() {
 
 func (s *Service) fill() {
 	for {
-		sleep(s.life, poolPatience)
+		s.waitForCalm()
 		s.pool.mu.Lock()
 		shape := s.pool.next(time.Now(), s.Pool)
 		if shape == nil || s.life.Err() != nil {
@@ -193,6 +196,19 @@ func (s *Service) fill() {
 			s.Log.Warn("making a machine of the pool", "image", shape.spec.Image, "error", err)
 		}
 		s.pool.mu.Unlock()
+	}
+}
+
+// waitForCalm returns when machines may be made: see poolPatience.
+func (s *Service) waitForCalm() {
+	for began := time.Now(); time.Since(began) < s.poolDelay; {
+		s.pool.mu.Lock()
+		calm := time.Since(s.pool.started)
+		s.pool.mu.Unlock()
+		if calm >= s.poolPatience || s.life.Err() != nil {
+			return
+		}
+		sleep(s.life, s.poolPatience-calm)
 	}
 }
 
@@ -262,8 +278,7 @@ func (b *boot) rehearse(ctx context.Context, warm *agentv1.StartContainerRequest
 	if _, err := agent.DeleteContainer(ctx, &agentv1.DeleteContainerRequest{Id: warm.Id}); err != nil {
 		return fmt.Errorf("discarding the container run ahead: %w", err)
 	}
-	_, err = agent.Prepare(ctx, &agentv1.PrepareRequest{}) // the next one finds all ready
-	return err
+	return nil
 }
 
 // discard ends a hidden machine and removes all of it. Its operation lock is held, or nobody knows it any more.

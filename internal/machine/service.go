@@ -145,6 +145,8 @@ type Service struct {
 	builds builds // of templates, under way
 	pool   pool
 
+	poolPatience, poolDelay time.Duration // the constants, but for tests
+
 	mu       sync.RWMutex
 	machines map[string]*machine // by id
 }
@@ -160,7 +162,7 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Config: c, records: records, machines: make(map[string]*machine)}
+	s := &Service{Config: c, records: records, machines: make(map[string]*machine), poolPatience: poolPatience, poolDelay: poolDelay}
 	s.life, s.end = context.WithCancelCause(context.Background())
 	if err := s.adoptAll(); err != nil {
 		s.end(ErrShutdown)

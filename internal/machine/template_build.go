@@ -163,6 +163,8 @@ func (b *boot) save(ctx context.Context, dir string) error {
 	if _, err := session.Agent().Prepare(ctx, &agentv1.PrepareRequest{}); err != nil {
 		return err
 	}
+	// Saved in a session, each restored guest would take that apart first, with code that runs for the first time then.
+	b.run.link.rest()
 	if err := b.run.vm.Pause(ctx); err != nil {
 		return fmt.Errorf("pausing the machine: %w", err)
 	}

@@ -325,24 +325,3 @@ func TestStartIsCutShortWhileATemplateIsMade(t *testing.T) {
 	w.want(w.get(i.ID), Stopped, "cancelled")
 	v.End(vmm.Exit{Code: 1, Reason: vmm.Crashed, At: time.Now()}) // the making goes on for others, until this
 }
-
-func TestClockError(t *testing.T) {
-	t.Parallel()
-	sent := time.Unix(1000, 0)
-	for _, c := range []struct {
-		trip, read, want time.Duration
-	}{
-		{2 * time.Millisecond, time.Millisecond, time.Millisecond},
-		{2 * time.Millisecond, 0, 2 * time.Millisecond},
-		{40 * time.Millisecond, time.Millisecond, 39 * time.Millisecond},
-		{2 * time.Millisecond, -time.Hour, time.Hour + 2*time.Millisecond},
-		{2 * time.Millisecond, time.Hour, time.Hour},
-	} {
-		if got := clockError(sent, sent.Add(c.trip), sent.Add(c.read).UnixNano()); got != c.want {
-			t.Errorf("a clock that reads %v within a trip of %v is wrong by %v, want %v", c.read, c.trip, got, c.want)
-		}
-	}
-	if got := clockError(sent, sent.Add(time.Hour), 0); got != 0 {
-		t.Errorf("an agent that does not tell the time is wrong by %v", got)
-	}
-}

@@ -30,7 +30,7 @@ func main() {
 	out := flag.String("out", "", "`file` for the results as JSON")
 	runs := flag.Int("n", 10, "`runs` of each command")
 	bin := flag.String("bin", "bin", "`folder` of micropod's binaries")
-	only := flag.String("only", "", "measure this `group` alone: boot, agent, exec, streams, memory, peers, images, net, daemon")
+	only := flag.String("only", "", "measure this `group` alone: boot, start, agent, exec, streams, memory, peers, images, net, daemon")
 	long := flag.Bool("long", false, "measure also what takes minutes: images of 3 GB")
 	strict := flag.Bool("strict", false, "fail when a limit is not kept")
 	flag.Parse()
@@ -68,7 +68,7 @@ func bench(ctx context.Context, o options) (missed int, err error) {
 		name    string
 		measure func(context.Context, *setup, *report) error
 	}{
-		{"boot", measureBoot}, {"agent", measureAgent}, {"exec", measureExec},
+		{"boot", measureBoot}, {"start", measureStart}, {"agent", measureAgent}, {"exec", measureExec},
 		{"streams", measureStreams}, {"memory", measureMemory}, {"peers", measurePeers},
 		{"images", measureImages}, {"daemon", measureDaemon}, {"net", measureNet},
 	} {

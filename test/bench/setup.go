@@ -30,6 +30,7 @@ type setup struct {
 	vmlinux string
 	kernel  kernel.Kernel
 	tscKHz  uint64
+	config  string // file of micropod's; empty: none
 }
 
 func newSetup(ctx context.Context, o options) (*setup, error) {
@@ -77,6 +78,15 @@ func (s *setup) close() {
 	if ids, err := s.micropod(ctx, "ps", "-aq"); err == nil && len(strings.Fields(ids)) > 0 {
 		_, _ = s.micropod(ctx, append([]string{"rm", "-f"}, strings.Fields(ids)...)...)
 	}
+	s.endDaemon()
+	// podman leaves its storage mounted, and what is mounted cannot be removed.
+	for _, root := range []string{"peer-state-podman", "podman"} {
+		_ = unix.Unmount(filepath.Join(s.dir, root, "overlay"), unix.MNT_DETACH)
+	}
+	_ = os.RemoveAll(s.dir)
+}
+
+func (s *setup) endDaemon() {
 	if pid := s.daemonPID(); pid > 1 {
 		_ = syscall.Kill(pid, syscall.SIGTERM)
 		for range 1000 { // up to 10 s; it is no child of ours
@@ -86,9 +96,14 @@ func (s *setup) close() {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
-	// podman leaves its storage mounted, and what is mounted cannot be removed.
-	_ = unix.Unmount(filepath.Join(s.dir, "peer-state-podman", "overlay"), unix.MNT_DETACH)
-	_ = os.RemoveAll(s.dir)
+}
+
+// restartDaemon ends the daemon; the next command starts one with this configuration file, empty for none.
+func (s *setup) restartDaemon(ctx context.Context, config string) error {
+	s.endDaemon()
+	s.config = config
+	_, err := s.micropod(ctx, "version")
+	return err
 }
 
 func (s *setup) daemonPID() int {
@@ -102,6 +117,9 @@ func (s *setup) command(ctx context.Context, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, filepath.Join(s.bin, "micropod"), args...)
 	c.Env = append(os.Environ(), "MICROPOD_DATA_DIR="+filepath.Join(s.dir, "data"), "MICROPOD_RUN_DIR="+filepath.Join(s.dir, "run"),
 		"MICROPOD_DEFAULT_NETWORK=none") // no bridges on the host that is measured
+	if s.config != "" {
+		c.Env = append(c.Env, "MICROPOD_CONFIG="+s.config)
+	}
 	return c
 }
 

@@ -64,7 +64,12 @@ func TestNobodysTwin(t *testing.T) {
 		}
 	}
 	for i, one := range all {
-		if off := one.clock(t); off > maxClockError || off < -maxClockError {
+		off := one.clock(t)
+		// On a host as busy as 20 starts make it a clock may be corrected some time after the start.
+		for deadline := time.Now().Add(20 * time.Second); off.Abs() > maxClockError && time.Now().Before(deadline); {
+			off = one.clock(t)
+		}
+		if off.Abs() > maxClockError {
 			t.Errorf("the clock of machine %d is off by %v", i, off)
 		}
 	}

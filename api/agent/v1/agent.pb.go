@@ -608,7 +608,7 @@ func (*SetInterfaceResponse) Descriptor() ([]byte, []int) {
 
 type SetClockRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	UnixNanos     int64                  `protobuf:"varint,1,opt,name=unix_nanos,json=unixNanos,proto3" json:"unix_nanos,omitempty"`
+	AddNanos      int64                  `protobuf:"varint,1,opt,name=add_nanos,json=addNanos,proto3" json:"add_nanos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -643,9 +643,9 @@ func (*SetClockRequest) Descriptor() ([]byte, []int) {
 	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *SetClockRequest) GetUnixNanos() int64 {
+func (x *SetClockRequest) GetAddNanos() int64 {
 	if x != nil {
-		return x.UnixNanos
+		return x.AddNanos
 	}
 	return 0
 }
@@ -2854,10 +2854,9 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x13SetInterfaceRequest\x12A\n" +
 	"\tinterface\x18\x01 \x01(\v2#.micropod.agent.v1.NetworkInterfaceR\tinterface\x12\x12\n" +
 	"\x04down\x18\x02 \x01(\bR\x04down\"\x16\n" +
-	"\x14SetInterfaceResponse\"0\n" +
-	"\x0fSetClockRequest\x12\x1d\n" +
-	"\n" +
-	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos\"1\n" +
+	"\x14SetInterfaceResponse\".\n" +
+	"\x0fSetClockRequest\x12\x1b\n" +
+	"\tadd_nanos\x18\x01 \x01(\x03R\baddNanos\"1\n" +
 	"\x10SetClockResponse\x12\x1d\n" +
 	"\n" +
 	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos\"\x10\n" +

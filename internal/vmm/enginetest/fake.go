@@ -30,8 +30,9 @@ type Host struct {
 	vms map[int]*VMM // those that run, by pid
 
 	trouble func(step string) error
-	cleared []string // ids
-	Version string   // of all engines, as in their fingerprints
+	cleared []string      // ids
+	Version string        // of all engines, as in their fingerprints
+	Lag     time.Duration // added to guests' clocks by Identify
 	// Deaf guests never answer the handshake, Stubborn ones ignore Shutdown. Set before use, Deaf later by SetDeaf.
 	Deaf, Stubborn bool
 }
@@ -212,6 +213,7 @@ type VMM struct {
 	guests     map[*channel.Guest]bool // sessions
 	identified *agentv1.IdentifyRequest
 	drives     map[int]string // as set later
+	lag        time.Duration  // of its clock
 	paused     bool
 }
 
@@ -230,6 +232,13 @@ func (v *VMM) Drive(slot int) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.drives[slot]
+}
+
+// ClockLag is by how much the guest's clock is ahead of the host's.
+func (v *VMM) ClockLag() time.Duration {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.lag
 }
 
 // Restored says whether it was restored rather than booted.

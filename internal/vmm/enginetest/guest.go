@@ -97,16 +97,20 @@ func (a *agent) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agentv
 		return nil, err
 	}
 	a.v.mu.Lock()
-	a.v.identified = r
+	a.v.identified, a.v.lag = r, a.v.host.Lag
+	now := time.Now().Add(a.v.lag)
 	a.v.mu.Unlock()
-	return &agentv1.IdentifyResponse{}, nil
+	return &agentv1.IdentifyResponse{UnixNanos: now.UnixNano()}, nil
 }
 
 func (a *agent) SetClock(_ context.Context, r *agentv1.SetClockRequest) (*agentv1.SetClockResponse, error) {
 	if err := a.v.host.Fail("set clock"); err != nil {
 		return nil, err
 	}
-	return &agentv1.SetClockResponse{UnixNanos: time.Now().UnixNano()}, nil
+	a.v.mu.Lock()
+	defer a.v.mu.Unlock()
+	a.v.lag += time.Duration(r.AddNanos)
+	return &agentv1.SetClockResponse{UnixNanos: time.Now().Add(a.v.lag).UnixNano()}, nil
 }
 
 func (a *agent) Prepare(context.Context, *agentv1.PrepareRequest) (*agentv1.PrepareResponse, error) {
