@@ -214,7 +214,7 @@ func (s *Service) waitForCalm() {
 
 // makeReady makes a machine of the pool. On error nothing is left of it.
 func (s *Service) makeReady(ctx context.Context, shape *poolShape) (m *machine, err error) {
-	spec, err := s.complete(shape.spec)
+	spec, err := s.complete(ctx, shape.spec)
 	if err != nil {
 		return nil, err
 	}

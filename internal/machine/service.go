@@ -87,7 +87,8 @@ type Config struct {
 	// TemplateBounds are kept by dropping the least recently used; zero fields bound nothing.
 	TemplateBounds template.Bounds
 	Pool           PoolBounds // of machines kept ready
-	// RestoreLimit is for a restored machine's agent to be identified, then it is booted instead. 0: 20 s (of 20 at once the last takes 2 s)
+	// RestoreLimit is for a restored machine's agent to be identified, then it is booted instead. 0: BootLimit: where
+	// restores take long, since the host is busy, boots would take ten times as long.
 	RestoreLimit time.Duration
 	// PingEvery is how often a running machine's agent is asked for a sign of life; 0: 3 s.
 	PingEvery time.Duration
@@ -116,8 +117,8 @@ func (c *Config) validate() error {
 	c.Memory = cmp.Or(c.Memory, 512<<20)
 	c.Scratch = cmp.Or(c.Scratch, 10<<30)
 	c.HostCPUs = cmp.Or(c.HostCPUs, runtime.NumCPU())
-	c.RestoreLimit = cmp.Or(c.RestoreLimit, 20*time.Second)
 	c.BootLimit = cmp.Or(c.BootLimit, 2*time.Minute)
+	c.RestoreLimit = cmp.Or(c.RestoreLimit, c.BootLimit)
 	c.PingEvery = cmp.Or(c.PingEvery, 3*time.Second)
 	c.SilentLimit = cmp.Or(c.SilentLimit, 15*time.Second)
 	if c.waited == nil {
