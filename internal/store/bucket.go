@@ -59,7 +59,7 @@ func NewBucket[T any](db *DB, name string, version int) (*Bucket[T], error) {
 
 // Put stores v under key, in place of what was there.
 func (b *Bucket[T]) Put(key string, v T) error {
-	err := b.db.bolt.Update(func(tx *bolt.Tx) error { return b.put(tx, key, v) })
+	err := b.db.update(func(tx *bolt.Tx) error { return b.put(tx, key, v) })
 	if err != nil {
 		return fmt.Errorf("storing %s %q: %w", b.name, key, err)
 	}
@@ -82,7 +82,7 @@ func (b *Bucket[T]) Get(key string) (T, error) {
 // Update reads the record at key, lets change edit it, and stores the result, all
 // in one transaction. An error of change is returned as it is and nothing is stored.
 func (b *Bucket[T]) Update(key string, change func(*T) error) error {
-	return b.db.bolt.Update(func(tx *bolt.Tx) error {
+	return b.db.update(func(tx *bolt.Tx) error {
 		v, err := b.get(tx, key)
 		if err != nil {
 			return fmt.Errorf("reading %s %q: %w", b.name, key, err)
@@ -96,7 +96,7 @@ func (b *Bucket[T]) Update(key string, change func(*T) error) error {
 
 // Delete removes the record at key, readable or not. A missing one is no error.
 func (b *Bucket[T]) Delete(key string) error {
-	err := b.db.bolt.Update(func(tx *bolt.Tx) error { return tx.Bucket(b.name).Delete([]byte(key)) })
+	err := b.db.update(func(tx *bolt.Tx) error { return tx.Bucket(b.name).Delete([]byte(key)) })
 	if err != nil {
 		return fmt.Errorf("removing %s %q: %w", b.name, key, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -33,6 +34,30 @@ const lockWait = 200 * time.Millisecond
 type DB struct {
 	bolt   *bolt.DB
 	opened os.FileInfo // of the file when it was opened
+	fault  atomic.Pointer[func() error]
+}
+
+// SetFault has f asked in each transaction that writes, when all but the commit is done: its error is what a full
+// disk or a failing sync would be. For tests of what stands above; nil ends it.
+func (d *DB) SetFault(f func() error) {
+	if f == nil {
+		d.fault.Store(nil)
+		return
+	}
+	d.fault.Store(&f)
+}
+
+// update is a transaction that writes.
+func (d *DB) update(change func(*bolt.Tx) error) error {
+	return d.bolt.Update(func(tx *bolt.Tx) error {
+		if err := change(tx); err != nil {
+			return err
+		}
+		if f := d.fault.Load(); f != nil {
+			return (*f)()
+		}
+		return nil
+	})
 }
 
 // Open opens or makes the file at path, readable by its owner alone. Its folder

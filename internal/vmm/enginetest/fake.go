@@ -35,6 +35,8 @@ type Host struct {
 	Lag     time.Duration // added to guests' clocks by Identify
 	// Deaf guests never answer the handshake, Stubborn ones ignore Shutdown. Set before use, Deaf later by SetDeaf.
 	Deaf, Stubborn bool
+	// Protocol is the version that agents tell; 0: the current one. Set before use.
+	Protocol uint32
 }
 
 // SetDeaf changes Deaf for connections made from now on.

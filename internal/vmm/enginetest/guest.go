@@ -4,6 +4,7 @@
 package enginetest
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"sync"
@@ -89,7 +90,7 @@ func (a *agent) Hello(context.Context, *agentv1.HelloRequest) (*agentv1.HelloRes
 	if err := a.v.host.Fail("hello"); err != nil {
 		return nil, err
 	}
-	return &agentv1.HelloResponse{Protocol: agentv1.Protocol, AgentVersion: "fake-1", KernelVersion: "6.1-fake"}, nil
+	return &agentv1.HelloResponse{Protocol: cmp.Or(a.v.host.Protocol, agentv1.Protocol), AgentVersion: "fake-1", KernelVersion: "6.1-fake"}, nil
 }
 
 func (a *agent) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agentv1.IdentifyResponse, error) {
