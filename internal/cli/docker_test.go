@@ -98,7 +98,7 @@ func TestDockerDocs(t *testing.T) {
 
 // refusedTable lists each refused flag once, with the verbs that refuse it.
 func refusedTable(root *cobra.Command) string {
-	verbs, why := map[string][]string{}, map[string]string{}
+	verbs := map[[2]string][]string{} // by flag and reason
 	for verb, flags := range dockerFlags {
 		c, _, err := root.Find(strings.Fields(verb))
 		if err != nil {
@@ -107,15 +107,15 @@ func refusedTable(root *cobra.Command) string {
 		for name := range strings.FieldsSeq(flags) {
 			if f := c.Flags().Lookup(name); f != nil {
 				if r, refused := f.Value.(*refusedFlag); refused {
-					verbs[name], why[name] = append(verbs[name], verb), r.why
+					verbs[[2]string{name, r.why}] = append(verbs[[2]string{name, r.why}], verb)
 				}
 			}
 		}
 	}
 	var lines []string
-	for name, list := range verbs {
+	for key, list := range verbs {
 		slices.Sort(list)
-		lines = append(lines, fmt.Sprintf("| `--%s` | %s | %s |\n", name, strings.Join(list, ", "), why[name]))
+		lines = append(lines, fmt.Sprintf("| `--%s` | %s | %s |\n", key[0], strings.Join(list, ", "), key[1]))
 	}
 	slices.Sort(lines)
 	return "| flag | of | why not |\n|---|---|---|\n" + strings.Join(lines, "")
