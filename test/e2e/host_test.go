@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/test/kvmhost"
 )
 
 // commandLimit bounds one command line. A machine boots in 2 to 5 s in software
@@ -93,11 +95,19 @@ func (h *host) env() []string {
 	return append(append(env, "MICROPOD_DATA_DIR="+h.dataDir(), "MICROPOD_RUN_DIR="+h.runDir(), "MICROPOD_CONFIG="+h.configFile()), h.extra...)
 }
 
+// engineSetting leaves no choice in the KVM host made in software, which may be too slow for the probe of KVM.
+func engineSetting() []byte {
+	if kvmhost.Inside() {
+		return []byte("engine = \"firecracker\"\n")
+	}
+	return nil
+}
+
 // configFile is an empty file unless a test writes it: the machine's own configuration must not matter.
 func (h *host) configFile() string {
 	path := filepath.Join(h.dir, "config.toml")
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		_ = os.WriteFile(path, nil, 0o600)
+		_ = os.WriteFile(path, engineSetting(), 0o600)
 	}
 	return path
 }

@@ -32,6 +32,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/micropod/micropod/internal/vmm"
 )
@@ -53,6 +54,9 @@ type Config struct {
 	StateDir string
 	// ProbeGuest returns what Probe boots; it may take time, such as building an initramfs.
 	ProbeGuest func(context.Context) (Guest, error)
+	// ProbeTimeout is how long the probe's guest may take to dial; zero means 10 s, ten times what a working KVM needs.
+	// One that opens but cannot run a stock kernel is unusable.
+	ProbeTimeout time.Duration
 
 	Logger *slog.Logger // nil means slog.Default()
 }
@@ -82,6 +86,7 @@ func New(c Config) (*Engine, error) {
 	if log == nil {
 		log = slog.Default()
 	}
+	c.ProbeTimeout = cmp.Or(c.ProbeTimeout, 10*time.Second)
 	e := &Engine{config: c, log: log.With("engine", Name)}
 	var err error
 	if e.binary, err = find(cmp.Or(c.Binary, "firecracker")); err != nil {

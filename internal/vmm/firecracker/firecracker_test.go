@@ -6,10 +6,12 @@ package firecracker_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -105,4 +107,34 @@ func TestConformance(t *testing.T) {
 // remains lists what a running machine has on the host. What is in its jail is in nobody else's mount namespace.
 func remains(r vmm.Record) []string {
 	return []string{filepath.Join(r.Dir, "jail"), "/sys/fs/cgroup" + cmp.Or(r.Cgroup, "/none"), fmt.Sprintf("/proc/%d/cwd/api.sock", r.PID)}
+}
+
+// TestProbe: in the KVM host it works, and the answer is kept.
+func TestProbe(t *testing.T) {
+	if !enter(t) {
+		return
+	}
+	dir := t.TempDir()
+	probe := func(guest func(context.Context) (firecracker.Guest, error)) (firecracker.Answer, error) {
+		e, err := firecracker.New(firecracker.Config{StateDir: dir, ProbeGuest: guest, ProbeTimeout: 80 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.Probe(t.Context())
+	}
+	a, err := probe(func(context.Context) (firecracker.Guest, error) {
+		return firecracker.Guest{Kernel: guestKernel, Initrd: guestInitrd, Args: commandLine(t)}, nil
+	})
+	if err != nil || !a.Usable || a.Why == "" {
+		t.Fatalf("probe: %+v, %v", a, err)
+	}
+	kept, err := probe(func(context.Context) (firecracker.Guest, error) {
+		return firecracker.Guest{}, errors.New("asked again")
+	})
+	if err != nil || kept != a {
+		t.Errorf("another process's probe: %+v, %v, want %+v", kept, err, a)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 1 {
+		t.Errorf("the probe left %q (%v), want its answer alone", left, err)
+	}
 }

@@ -17,10 +17,6 @@ import (
 	"github.com/micropod/micropod/internal/vmm/process"
 )
 
-// probeLimit is how long the probe's guest may take to dial under KVM, ten times what a working one needs. One that
-// opens but cannot run a stock kernel is unusable.
-const probeLimit = 10 * time.Second
-
 // Answer says whether this engine can run machines here.
 type Answer struct {
 	Usable bool
@@ -66,7 +62,7 @@ func (e *Engine) probe(ctx context.Context, g Guest) (Answer, error) {
 		return Answer{}, err
 	}
 	defer os.RemoveAll(dir)
-	limited, cancel := context.WithTimeout(ctx, probeLimit)
+	limited, cancel := context.WithTimeout(ctx, e.config.ProbeTimeout)
 	defer cancel()
 	began := time.Now()
 	vm, err := e.Start(limited, vmm.Config{
@@ -94,7 +90,7 @@ func (e *Engine) probe(ctx context.Context, g Guest) (Answer, error) {
 		if ctx.Err() != nil {
 			return Answer{}, context.Cause(ctx)
 		}
-		return Answer{Why: fmt.Sprintf("a probe machine was not up after %v: the host's virtualisation cannot run a stock kernel", probeLimit)}, nil
+		return Answer{Why: fmt.Sprintf("a probe machine was not up after %v: the host's virtualisation cannot run a stock kernel", e.config.ProbeTimeout)}, nil
 	}
 }
 
