@@ -16,7 +16,7 @@ LDFLAGS := -s -w -X github.com/micropod/micropod/internal/version.Version=$(VERS
 AGENT_MAX := 8388608
 
 .DEFAULT_GOAL := help
-.PHONY: help build build-cover deb demo test check lint generate bench soak clean
+.PHONY: help build build-cover deb demo test check lint generate bench soak kvmhost kvmhost-shell clean
 
 ## help: print this
 help:
@@ -47,6 +47,14 @@ demo:
 ## test: install what is missing, run every test (real machines included), print the coverage (at most 15 minutes)
 test:
 	@scripts/test.sh
+
+## kvmhost: what runs with Firecracker, in a KVM host made in software: the conformance suite of engines, the core of the end-to-end tests
+kvmhost: build
+	MICROPOD_TEST_ALL=1 $(GO) test -p 1 -timeout 30m -v -run 'TestConformance|TestProbe|TestInKVMHost|TestPrograms|TestRun$$|TestInstallScript' ./internal/vmm/firecracker ./test/kvmhost ./test/e2e
+
+## kvmhost-shell: a shell in that host, with micropod, Firecracker and its jailer installed
+kvmhost-shell: build
+	@$(GO) run ./test/kvmhost/shell -bin $(BIN)
 
 ## check: install what is missing; what needs no machine: vet, staticcheck, the repository's rules, short tests (at most 2 minutes)
 check:

@@ -17,7 +17,7 @@ wanted=80 # per cent of statements
 # MICROPOD_COVERDIR: their own variable, GOCOVERDIR, is set anew by go test for what it runs. Two
 # packages at once: they boot machines, and those have the cores to themselves.
 run_tests() {
-    MICROPOD_COVERDIR=$PWD/coverage/binaries MICROPOD_BIN=$PWD/bin/cover CGO_ENABLED=0 \
+    MICROPOD_TEST_ALL=1 MICROPOD_COVERDIR=$PWD/coverage/binaries MICROPOD_BIN=$PWD/bin/cover CGO_ENABLED=0 \
         go test -p 2 -timeout 14m -cover -covermode=atomic ./... -args -test.gocoverdir="$PWD/coverage/tests" 2>&1 |
         tee coverage/test.log
 }
