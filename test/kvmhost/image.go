@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/micropod/micropod/internal/guest/initramfs"
@@ -23,7 +24,7 @@ import (
 )
 
 // imageFormat is part of the image's name: it changes with what this file puts into it.
-const imageFormat = 3
+const imageFormat = 4
 
 // bootFiles are paths of what a host boots.
 type bootFiles struct{ kernel, initrd, image string }
@@ -35,7 +36,7 @@ var modules = []string{
 }
 
 // programs of the host besides busybox's and Firecracker's, with the libraries they load.
-var programs = []string{"/sbin/mkfs.ext4"}
+var programs = []string{"/sbin/mkfs.ext4", "/sbin/ip"}
 
 // prepare makes what a host boots, or finds it made.
 func prepare(ctx context.Context) (b bootFiles, err error) {
@@ -170,14 +171,15 @@ func writeLayer(ctx context.Context, w *tar.Writer, busybox, firecracker string,
 	return w.Close()
 }
 
-// writeApplets adds a link for each of busybox's programs; mkfs.ext4 is the real one.
+// writeApplets adds a link for each of busybox's programs that are not there in earnest.
 func writeApplets(ctx context.Context, w *tar.Writer, busybox string) error {
 	list, err := exec.CommandContext(ctx, busybox, "--list-full").Output()
 	if err != nil {
 		return fmt.Errorf("listing busybox's programs: %w", err)
 	}
 	for _, path := range strings.Fields(string(list)) {
-		if path == "bin/busybox" || strings.HasPrefix(filepath.Base(path), "mkfs.") {
+		name := filepath.Base(path)
+		if name == "busybox" || slices.ContainsFunc(programs, func(p string) bool { return filepath.Base(p) == name }) {
 			continue
 		}
 		if err := w.WriteHeader(&tar.Header{Name: path, Typeflag: tar.TypeSymlink, Linkname: "/bin/busybox", Mode: 0o777}); err != nil {
