@@ -37,7 +37,8 @@ func TestInKVMHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	files["/tmp/busybox.tar"] = archive
-	kvmhost.Run(t, files, "^("+strings.Join(inKVMHost, "|")+")$", "MICROPOD_BIN=/usr/local/bin", archiveVariable+"=/tmp/busybox.tar")
+	kvmhost.Run(t, files, "^("+strings.Join(inKVMHost, "|")+")$", "MICROPOD_BIN=/usr/local/bin", archiveVariable+"=/tmp/busybox.tar",
+		ownNetworkVariable+"=yes") // the KVM host is one
 }
 
 // TestFirecrackerIsTaken: machines are its processes, jailed, and doctor tells of it.

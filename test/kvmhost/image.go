@@ -24,7 +24,7 @@ import (
 )
 
 // imageFormat is part of the image's name: it changes with what this file puts into it.
-const imageFormat = 4
+const imageFormat = 5
 
 // bootFiles are paths of what a host boots.
 type bootFiles struct{ kernel, initrd, image string }
@@ -36,7 +36,7 @@ var modules = []string{
 }
 
 // programs of the host besides busybox's and Firecracker's, with the libraries they load.
-var programs = []string{"/sbin/mkfs.ext4", "/sbin/ip"}
+var programs = []string{"/sbin/mkfs.ext4"}
 
 // prepare makes what a host boots, or finds it made.
 func prepare(ctx context.Context) (b bootFiles, err error) {
