@@ -97,17 +97,23 @@ func measureFirstByte(ctx context.Context, s *setup, r *report) error {
 		if err := c.Start(); err != nil {
 			return err
 		}
-		conn, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		_, err = conn.Read(make([]byte, 1))
-		go func() { // what it says about this is not measured
-			_ = conn.Close()
-			_ = c.Process.Kill()
-			_ = c.Wait()
+		defer func() { // what it says about this is not measured
+			go func() {
+				_ = c.Process.Kill()
+				_ = c.Wait()
+			}()
 		}()
-		return err
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return err
+			}
+			n, _ := conn.Read(make([]byte, 1))
+			_ = conn.Close()
+			if n == 1 { // a connection without a byte only asks whether anybody listens
+				return nil
+			}
+		}
 	})
 	if err != nil {
 		return err
