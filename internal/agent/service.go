@@ -132,7 +132,7 @@ func (s service) Stats(_ context.Context, r *agentv1.StatsRequest) (*agentv1.Sta
 func (s service) State(context.Context, *agentv1.StateRequest) (*agentv1.StateResponse, error) {
 	var list []*agentv1.ProcessState
 	for _, p := range s.processes.all() {
-		state := &agentv1.ProcessState{ContainerId: p.key.container, ExecId: p.key.exec, Pid: uint32(p.task.Pid())}
+		state := &agentv1.ProcessState{ContainerId: p.key.container, ExecId: p.key.exec, Pid: uint32(p.task.Pid()), Terminal: p.task.Stderr == nil}
 		if p.exited() {
 			state.Exited, state.Exit = true, exitOf(p)
 		}

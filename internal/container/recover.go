@@ -184,8 +184,7 @@ func (e *entry) adopt() {
 	}
 }
 
-// adoptExecs takes up further processes. Whether they have terminals is not
-// known any more; their clients know.
+// adoptExecs takes up further processes.
 func (e *entry) adoptExecs(r *run) {
 	defer close(r.known)
 	ctx, cancel := context.WithTimeout(e.s.life, takeUpLimit)
@@ -207,7 +206,7 @@ func (e *entry) adoptExecs(r *run) {
 			e.dropProbe(r, p.ExecId)
 			continue
 		}
-		exec := r.newExec(p.ExecId, ExecConfig{Stdin: true}, true)
+		exec := r.newExec(p.ExecId, ExecConfig{Stdin: true, TTY: p.Terminal}, true)
 		if err := r.add(exec); err != nil {
 			e.log.Warn("taking up a further process", "exec", p.ExecId, "error", err)
 			return

@@ -243,3 +243,29 @@ func TestClosedServiceRefuses(t *testing.T) {
 		t.Error("a service of nothing was made")
 	}
 }
+
+// TestAdoptedExecKeepsItsTerminal: its clients are told, and its size can be changed.
+func TestAdoptedExecKeepsItsTerminal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	i := w.started(config("sleep"))
+	for _, tty := range []bool{true, false} {
+		exec, err := w.Exec(w.soon(), i.ID, container.ExecConfig{Command: []string{"cat"}, Stdin: true, TTY: tty})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.restart()
+		back := w.attach(i.ID, container.AttachOptions{Exec: exec, Stdin: true, Stdout: true, Stderr: true, StdoutOffset: zero(), StderrOffset: zero()})
+		if back.TTY() != tty {
+			t.Errorf("a further process with terminal %v is adopted with %v", tty, back.TTY())
+		}
+		if err := w.Resize(w.soon(), i.ID, exec, 10, 20); err != nil {
+			t.Error(err)
+		}
+		if sizes := len(w.process(i, exec).Sizes); sizes != map[bool]int{true: 1, false: 0}[tty] {
+			t.Errorf("terminal %v: its size was set %d times", tty, sizes)
+		}
+		back.CloseInput()
+		back.all(t)
+	}
+}

@@ -1747,7 +1747,8 @@ type ProcessState struct {
 	ExecId        string                 `protobuf:"bytes,2,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"` // empty: the container's first process
 	Pid           uint32                 `protobuf:"varint,3,opt,name=pid,proto3" json:"pid,omitempty"`
 	Exited        bool                   `protobuf:"varint,4,opt,name=exited,proto3" json:"exited,omitempty"`
-	Exit          *WaitResponse          `protobuf:"bytes,5,opt,name=exit,proto3" json:"exit,omitempty"` // when exited
+	Exit          *WaitResponse          `protobuf:"bytes,5,opt,name=exit,proto3" json:"exit,omitempty"`          // when exited
+	Terminal      bool                   `protobuf:"varint,6,opt,name=terminal,proto3" json:"terminal,omitempty"` // has one; agents before this was added never say so
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1815,6 +1816,13 @@ func (x *ProcessState) GetExit() *WaitResponse {
 		return x.Exit
 	}
 	return nil
+}
+
+func (x *ProcessState) GetTerminal() bool {
+	if x != nil {
+		return x.Terminal
+	}
+	return false
 }
 
 type StatsRequest struct {
@@ -2921,13 +2929,14 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\x15DeleteProcessResponse\"\x0e\n" +
 	"\fStateRequest\"N\n" +
 	"\rStateResponse\x12=\n" +
-	"\tprocesses\x18\x01 \x03(\v2\x1f.micropod.agent.v1.ProcessStateR\tprocesses\"\xa9\x01\n" +
+	"\tprocesses\x18\x01 \x03(\v2\x1f.micropod.agent.v1.ProcessStateR\tprocesses\"\xc5\x01\n" +
 	"\fProcessState\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x10\n" +
 	"\x03pid\x18\x03 \x01(\rR\x03pid\x12\x16\n" +
 	"\x06exited\x18\x04 \x01(\bR\x06exited\x123\n" +
-	"\x04exit\x18\x05 \x01(\v2\x1f.micropod.agent.v1.WaitResponseR\x04exit\"1\n" +
+	"\x04exit\x18\x05 \x01(\v2\x1f.micropod.agent.v1.WaitResponseR\x04exit\x12\x1a\n" +
+	"\bterminal\x18\x06 \x01(\bR\bterminal\"1\n" +
 	"\fStatsRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\"\xec\x01\n" +
 	"\rStatsResponse\x12\x19\n" +

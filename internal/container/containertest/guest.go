@@ -323,7 +323,7 @@ func (s *session) State(context.Context, *agentv1.StateRequest) (*agentv1.StateR
 	defer s.mu.Unlock()
 	answer := &agentv1.StateResponse{}
 	for k, p := range s.processes {
-		state := &agentv1.ProcessState{ContainerId: k.container, ExecId: k.exec, Pid: 7, Exited: p.ended()}
+		state := &agentv1.ProcessState{ContainerId: k.container, ExecId: k.exec, Pid: 7, Exited: p.ended(), Terminal: p.Spec.Terminal}
 		answer.Processes = append(answer.Processes, state)
 	}
 	return answer, nil
