@@ -21,6 +21,9 @@ const (
 	// maxCalls bounds the calls of a session that are under way, Waits among them.
 	// One costs some 10 KiB.
 	maxCalls = 1024
+	// startShare is how many times longer than other calls the start of a container may take: all code of a guest that was
+	// just restored runs for the first time, and of twenty started at once on two busy cores each took over 30 s.
+	startShare = 4
 	// maxMessage bounds the text of an agent's error, in bytes.
 	maxMessage = 1 << 10
 )
@@ -67,7 +70,11 @@ func (s *Session) bound(ctx context.Context, method string) (context.Context, co
 	if _, ok := ctx.Deadline(); ok || method == "Wait" {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, s.options.CallTimeout)
+	limit := s.options.CallTimeout
+	if method == "StartContainer" {
+		limit *= startShare
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 // failed tells why a call got no answer. An error that is neither the caller's nor of

@@ -61,8 +61,8 @@ func (m *machine) correctClock(ctx context.Context, session *guest.Session, c cl
 func (m *machine) correctLater(session *guest.Session, c clock) {
 	ctx, cancel := context.WithTimeout(m.s.life, clockPatience)
 	defer cancel()
-	for !c.right() {
-		sleep(ctx, clockPause)
+	for pause := clockPause; !c.right(); pause *= 2 { // a host that is too busy is not to be made busier
+		sleep(ctx, pause)
 		var err error
 		if c, err = moveClock(ctx, session, c); err != nil {
 			if !errors.Is(err, guest.ErrEnded) && m.s.life.Err() == nil {
