@@ -28,12 +28,8 @@ func run() error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
-	manifest, err := os.Open("/etc/modules")
-	if err != nil {
-		return err
-	}
-	for lines := bufio.NewScanner(manifest); lines.Scan(); {
-		if err := load(lines.Text()); err != nil {
+	for _, manifest := range []string{"/etc/modules", "/etc/modules.late"} {
+		if err := loadAll(manifest); err != nil {
 			return err
 		}
 	}
@@ -44,6 +40,20 @@ func run() error {
 		}
 		for line := range strings.Lines(string(text)) {
 			fmt.Printf("init: %s: %s", table, line)
+		}
+	}
+	return nil
+}
+
+func loadAll(manifest string) error {
+	f, err := os.Open(manifest)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if err := load(lines.Text()); err != nil {
+			return err
 		}
 	}
 	return nil
