@@ -157,8 +157,12 @@ func measureList(ctx context.Context, s *setup, r *report, client micropodv1conn
 // measureAdoption kills the daemon; the time runs from the next one's start until every agent has answered it.
 func measureAdoption(ctx context.Context, s *setup, r *report, client micropodv1connect.ContainersClient) error {
 	samples, err := times(ctx, 3, func(ctx context.Context) error {
-		if err := syscall.Kill(s.daemonPID(), syscall.SIGKILL); err != nil {
+		pid := s.daemonPID()
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			return err
+		}
+		for syscall.Kill(pid, 0) == nil { // else a command could still reach it
+			time.Sleep(time.Millisecond)
 		}
 		if _, err := s.micropod(ctx, "version"); err != nil { // starts the next one
 			return err
