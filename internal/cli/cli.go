@@ -87,13 +87,13 @@ func addVerbs(root *cobra.Command, a *app) {
 		{"run", "Containers:", []*cobra.Command{
 			newRun(a), newCreate(a), newStart(a), newStop(a), newRestart(a), newUpdate(a), newKill(a), newPause(a), newUnpause(a), newClone(a), newRm(a),
 			newExec(a), newAttach(a), newWait(a), newPs(a), newLogs(a), newInspect(a), newCp(a),
-			newDiff(a), newExport(a), newRename(a), newStats(a), newTop(a),
+			newDiff(a), newExport(a), newRename(a), newStats(a), newTop(a), newPort(a),
 		}},
 		{"images", "Images:", []*cobra.Command{
 			newPull(a), newImages(a), newImport("load", a), newSave(a), newTag(a), newHistory(a), newRmi(a), newLogin(a), newLogout(a), newImage(a),
 		}},
 		{"machines", "Machines and host:", []*cobra.Command{
-			newVM(a), newSnapshot(a), newTemplate(a), newContainer(a), newSystem(a), newInfo(a), newEvents(a), newDoctor(a), newVersion(a),
+			newVM(a), newNetwork(a), newSnapshot(a), newTemplate(a), newContainer(a), newSystem(a), newInfo(a), newEvents(a), newDoctor(a), newVersion(a),
 		}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})

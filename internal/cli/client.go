@@ -31,6 +31,7 @@ type client struct {
 	machines   micropodv1connect.FCControlClient
 	templates  micropodv1connect.TemplatesClient
 	snapshots  micropodv1connect.SnapshotsClient
+	networks   micropodv1connect.NetworksClient
 }
 
 func newClient(socket string, t *trace) *client {
@@ -52,6 +53,7 @@ func newClient(socket string, t *trace) *client {
 		machines:   micropodv1connect.NewFCControlClient(hc, base),
 		templates:  micropodv1connect.NewTemplatesClient(hc, base),
 		snapshots:  micropodv1connect.NewSnapshotsClient(hc, base),
+		networks:   micropodv1connect.NewNetworksClient(hc, base),
 	}
 }
 

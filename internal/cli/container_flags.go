@@ -17,6 +17,7 @@ import (
 // containerFlags are the flags that run and create share. Names and
 // meanings are Docker's; those of the machine are ours.
 type containerFlags struct {
+	networkFlags
 	name, user, workdir, hostname, domainname, entrypoint string
 	env, envFiles, labels, labelFiles, annotations        []string
 	tty, stdin, privileged, readOnly, init, autoRemove    bool
@@ -66,6 +67,7 @@ func (o *containerFlags) addFlags(f *pflag.FlagSet) {
 	o.addRights(f)
 	o.addLimits(f)
 	o.addNames(f)
+	o.addNetwork(f)
 	o.addMachine(f)
 	addRefused(f)
 }
@@ -104,7 +106,7 @@ func (o *containerFlags) addCgroup(f *pflag.FlagSet) {
 }
 
 func (o *containerFlags) addNames(f *pflag.FlagSet) {
-	f.StringArrayVar(&o.addHosts, "add-host", nil, "add a line to /etc/hosts: `name:address`")
+	f.StringArrayVar(&o.addHosts, "add-host", nil, "add a line to /etc/hosts: `name:address`; host-gateway stands for the host's address")
 	f.StringArrayVar(&o.dns, "dns", nil, "`address` of a name server")
 	f.StringArrayVar(&o.dnsSearch, "dns-search", nil, "search `domain`")
 	f.StringArrayVar(&o.dnsOptions, "dns-option", nil, "`option` of the resolver")
@@ -141,7 +143,7 @@ func (o *containerFlags) config(f *pflag.FlagSet, args []string) (*v1.ContainerC
 		}
 	}
 	for _, step := range []func(*v1.ContainerConfig) error{
-		o.readEnv, o.readLabels, o.readMounts, o.readSecurity, o.readResources, o.readMachine, o.readRestart, o.health.read, o.log.read,
+		o.readEnv, o.readLabels, o.readMounts, o.readSecurity, o.readResources, o.readMachine, o.readNetwork, o.readRestart, o.health.read, o.log.read,
 	} {
 		if err := step(c); err != nil {
 			return nil, err

@@ -49,14 +49,9 @@ func refuseForeign(f *pflag.FlagSet) {
 
 // addRefused declares the flags that are refused, hidden from help.
 func addRefused(f *pflag.FlagSet) {
-	const (
-		network = "machines have no network yet, only loopback"
-		volumes = "host directories cannot be shared with a machine yet"
-	)
+	const volumes = "host directories cannot be shared with a machine yet"
 	for _, r := range []struct{ name, short, why string }{
-		{"publish", "p", network}, {"publish-all", "P", network}, {"network", "", network}, {"net", "", network},
-		{"ip", "", network}, {"ip6", "", network}, {"mac-address", "", network}, {"network-alias", "", network}, {"link", "", network},
-		{"expose", "", network},
+		{"link", "", "containers of one network find each other by name; --network-alias gives one more"},
 		{"volume", "v", volumes}, {"mount", "", volumes}, {"volumes-from", "", volumes}, {"volume-driver", "", volumes},
 		{"gpus", "", "a machine has no access to the host's GPUs"},
 		{"runtime", "", "every container runs in a microVM; --engine picks which monitor runs it"},
@@ -67,13 +62,10 @@ func addRefused(f *pflag.FlagSet) {
 		{"cgroupns", "", "containers always have a cgroup namespace of their own"},
 		{"isolation", "", "every container has a machine of its own"},
 	} {
-		flag := f.VarPF(&refusedFlag{r.name, r.why}, r.name, r.short, "not supported: "+r.why)
-		flag.Hidden = true
-		if r.name == "publish-all" {
-			flag.NoOptDefVal = "true"
-		}
+		f.VarPF(&refusedFlag{r.name, r.why}, r.name, r.short, "not supported: "+r.why).Hidden = true
 	}
-	refuse(f, network, "link-local-ip", "net-alias")
+	refuse(f, "an interface has the one link-local address that comes from its MAC address", "link-local-ip")
+	refuse(f, "the flag is --network-alias", "net-alias")
 	refuseCgroup(f)
 	refuseForeign(f)
 }

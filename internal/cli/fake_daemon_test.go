@@ -37,6 +37,7 @@ type fakeDaemon struct {
 	execs      map[string]*fakeProcess
 	images     []*v1.Image
 	machines   []*v1.VM
+	networks   []*v1.Network
 	checks     []*v1.Check
 	events     []*v1.Event
 	faults     map[string]error // by RPC: what it answers instead
@@ -80,6 +81,7 @@ func (d *fakeDaemon) listen() error {
 	mux.Handle(micropodv1connect.NewFCControlHandler(&fakeMachines{fakeDaemon: d}, options))
 	mux.Handle(micropodv1connect.NewSnapshotsHandler(&fakeSnapshots{fakeDaemon: d}, options))
 	mux.Handle(micropodv1connect.NewTemplatesHandler(&fakeTemplates{fakeDaemon: d}, options))
+	mux.Handle(micropodv1connect.NewNetworksHandler(&fakeNetworks{fakeDaemon: d}, options))
 	mux.Handle(micropodv1connect.NewSystemHandler(&fakeSystem{fakeDaemon: d}, options))
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)

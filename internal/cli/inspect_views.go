@@ -63,6 +63,7 @@ type containerInspect struct {
 	Config                                    containerConfig
 	HostConfig                                hostConfig
 	LogPath                                   string
+	NetworkSettings                           networkSettings
 	Machine                                   any
 	SizeRw, SizeRootFs                        *int64 `json:",omitempty"`
 }
@@ -83,7 +84,8 @@ func containerView(c *v1.Container) any {
 			Env: config.GetEnv(), Cmd: config.GetCommand(), Entrypoint: config.GetEntrypoint(), Image: c.Image, Labels: config.GetLabels(),
 			Healthcheck: healthCheckView(config.GetHealth()),
 		},
-		HostConfig: hostView(config),
+		HostConfig:      hostView(config),
+		NetworkSettings: networkSettingsView(c.Networks, c.Ports),
 	}
 	if len(c.Args) > 0 {
 		v.Path, v.Args = c.Args[0], c.Args[1:]
@@ -168,6 +170,8 @@ type machineInspect struct {
 	ResidentBytes                            uint64
 	CreatedAt, StartedAt, StoppedAt          string
 	Labels, Annotations                      map[string]string
+	IPAddress                                string
+	NetworkSettings                          networkSettings
 }
 
 func machineView(m *v1.VM) any {
@@ -177,6 +181,7 @@ func machineView(m *v1.VM) any {
 		KernelArgs: m.Config.GetKernelArgs(), KernelVersion: m.KernelVersion, Agent: m.AgentVersion, Nested: m.Config.GetNested(),
 		ConsolePath: m.ConsolePath, ResidentBytes: m.ResidentBytes, CreatedAt: instant(m.CreatedAt), StartedAt: instant(m.StartedAt),
 		StoppedAt: instant(m.StoppedAt), Labels: m.Config.GetLabels(), Annotations: m.Config.GetAnnotations(),
+		IPAddress: m.IpAddress, NetworkSettings: networkSettingsView(m.Networks, m.PortMappings),
 	}
 }
 

@@ -55,7 +55,7 @@ var containerTable = table{
 	quiet: "{{.ID}}",
 	columns: []column{
 		{"CONTAINER ID", "{{.ID}}"}, {"IMAGE", "{{.Image}}"}, {"COMMAND", "{{.Command}}"}, {"CREATED", "{{.RunningFor}}"},
-		{"STATUS", "{{.Status}}"}, {"NAMES", "{{.Names}}"},
+		{"STATUS", "{{.Status}}"}, {"PORTS", "{{.Ports}}"}, {"NAMES", "{{.Names}}"},
 	},
 }
 
@@ -137,7 +137,7 @@ func newContainerRow(c *v1.Container, whole bool) containerRow {
 	return containerRow{
 		ID: id, Image: c.Image, Command: command, CreatedAt: instant(c.CreatedAt), RunningFor: ago(c.CreatedAt),
 		Status: containerStatus(c, whole), State: containerStateName(c.State), Names: c.Name,
-		Labels: joinLabels(c.Config.GetLabels()), Machine: c.VmId, Error: c.Error, labels: c.Config.GetLabels(), id: c.Id, exit: c.Exit.GetCode(),
+		Labels: joinLabels(c.Config.GetLabels()), Ports: joinPorts(c.Ports), Machine: c.VmId, Error: c.Error, labels: c.Config.GetLabels(), id: c.Id, exit: c.Exit.GetCode(),
 	}
 }
 
