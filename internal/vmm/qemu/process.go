@@ -16,7 +16,7 @@ import (
 )
 
 // spawn starts the binary with the inherited files as descriptors 3 and up, and
-// stderr as standard output and error.
+// stderr as standard output and error, in the machine's network namespace if it has one.
 func spawn(binary string, args []string, c vmm.Config, files []*os.File, stderr *os.File, groups []uint32) (*process.Process, error) {
 	cmd := exec.Command(binary, args...)
 	cmd.Dir = "/"
@@ -28,6 +28,9 @@ func spawn(binary string, args []string, c vmm.Config, files []*os.File, stderr 
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(c.UID), Gid: uint32(c.GID), Groups: groups}
 	}
 	return process.Start(cmd, func() error {
+		if err := enterNetNS(c.NetNS); err != nil {
+			return err
+		}
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("setting no_new_privs: %w", err)
 		}
