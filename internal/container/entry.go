@@ -82,6 +82,14 @@ func (e *entry) name() string {
 	return e.rec.Config.Name
 }
 
+// guestID is the id that the agent knows the container by.
+func (e *entry) guestID() string {
+	if r := e.current(); r != nil {
+		return r.container
+	}
+	return e.id
+}
+
 func (e *entry) current() *run {
 	e.mu.Lock()
 	defer e.mu.Unlock()

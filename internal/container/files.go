@@ -200,7 +200,7 @@ func (s *Service) withFiles(ctx context.Context, ref string, request *agentv1.Fi
 	if err != nil {
 		return err
 	}
-	request.ContainerId = e.id
+	request.ContainerId = e.guestID()
 	if state := e.info().State; state == Running || state == Stopping {
 		if request.Act == agentv1.FilesRequest_ACT_CHANGES {
 			request.Rootfs = rootFS()

@@ -61,7 +61,7 @@ func (s *Service) Stats(ctx context.Context, ref string) (Stats, error) {
 	}
 	var answer *agentv1.StatsResponse
 	stats.GuestError = eachSession(ctx, s.Machines, r.machine, func(session Session) (err error) {
-		answer, err = session.Agent().Stats(ctx, &agentv1.StatsRequest{ContainerId: e.id})
+		answer, err = session.Agent().Stats(ctx, &agentv1.StatsRequest{ContainerId: r.container})
 		return err
 	})
 	if stats.GuestError != nil {
@@ -90,7 +90,7 @@ func (s *Service) Top(ctx context.Context, ref string) (list []*ProcessInfo, mor
 		return nil, false, err
 	}
 	err = eachSession(ctx, s.Machines, r.machine, func(session Session) error {
-		answer, err := session.Agent().Processes(ctx, &agentv1.ProcessesRequest{ContainerId: e.id})
+		answer, err := session.Agent().Processes(ctx, &agentv1.ProcessesRequest{ContainerId: r.container})
 		if err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ func (s *Service) SetLimits(ctx context.Context, ref string, r ocispec.Resources
 			return Info{}, err
 		}
 		err = eachSession(ctx, s.Machines, e.record().MachineID, func(session Session) error {
-			_, err := session.Agent().Update(ctx, &agentv1.UpdateRequest{ContainerId: e.id, Resources: text})
+			_, err := session.Agent().Update(ctx, &agentv1.UpdateRequest{ContainerId: e.guestID(), Resources: text})
 			return err
 		})
 		if err != nil {

@@ -75,6 +75,7 @@ func (b *boot) revive(ctx context.Context, id string) (failed string, err error)
 	if failed, err = carryOut(ctx,
 		step{"finding kernel and initramfs", b.find},
 		step{"finding the snapshot", func(ctx context.Context) error { return b.pickSnapshot(ctx, id) }},
+		step{"joining the networks", b.join},
 	); err != nil {
 		return failed, err
 	}

@@ -29,6 +29,12 @@ func lines(t *testing.T, log string) (numbers []int) {
 	return numbers
 }
 
+// address is the container's own in its network.
+func address(t *testing.T, h *host, name string) string {
+	t.Helper()
+	return h.must(t, "exec", name, "sh", "-c", "ip -4 -o addr show eth0 | tr -s ' ' | cut -d' ' -f4")
+}
+
 func TestSnapshotRestoreAndClone(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -71,6 +77,15 @@ func TestSnapshotRestoreAndClone(t *testing.T) {
 			t.Errorf("two of a kind: %s", uuid)
 		}
 		seen[uuid] = true
+	}
+	if a, b := address(t, h, clones[0]), address(t, h, clones[1]); a == b || a == address(t, h, again) {
+		t.Errorf("two machines have the address %s", a)
+	}
+	if mem := h.must(t, "stats", "--no-stream", "--format", "{{.MemUsage}}", clones[0]); !strings.Contains(mem, "MiB") {
+		t.Errorf("stats of a clone say %q", mem)
+	}
+	if top := h.must(t, "top", clones[0]); !strings.Contains(top, "sh -c") {
+		t.Errorf("top of a clone says %q", top)
 	}
 	h.must(t, "exec", clones[0], "sh", "-c", "echo mine > /mine")
 	if r := h.run(t, "exec", clones[1], "cat", "/mine"); r.code == 0 {
