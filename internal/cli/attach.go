@@ -7,8 +7,6 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
-
-	v1 "github.com/micropod/micropod/api/micropod/v1"
 )
 
 type attachOptions struct {
@@ -49,7 +47,7 @@ func runAttach(ctx context.Context, a *app, o *attachOptions, name string) error
 	if err != nil {
 		return err
 	}
-	if container.State != v1.ContainerState_CONTAINER_STATE_RUNNING {
+	if !running(container.State) {
 		return usagef("'micropod start -a "+container.Name+"' starts and attaches", "container %s does not run", container.Name)
 	}
 	in := container.Config.GetStdin() && !o.noStdin

@@ -19,7 +19,10 @@ const completionLimit = 2 * time.Second
 
 type completer = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
 
-func running(s v1.ContainerState) bool { return s == v1.ContainerState_CONTAINER_STATE_RUNNING }
+// running includes what is suspended: whoever needs it finds it running.
+func running(s v1.ContainerState) bool {
+	return s == v1.ContainerState_CONTAINER_STATE_RUNNING || s == v1.ContainerState_CONTAINER_STATE_SUSPENDED
+}
 func paused(s v1.ContainerState) bool  { return s == v1.ContainerState_CONTAINER_STATE_PAUSED }
 func stopped(s v1.ContainerState) bool { return !running(s) && !paused(s) }
 func anyState(v1.ContainerState) bool  { return true }

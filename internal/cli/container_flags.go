@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/pflag"
@@ -29,6 +30,7 @@ type containerFlags struct {
 	cpuShares, pidsLimit                                  int64
 	cpusetCPUs, stopSignal, platform, pull                string
 	stopTimeout                                           int
+	idleTimeout                                           time.Duration
 	storageOpts                                           []string
 	restart                                               string
 	health                                                healthFlags
@@ -58,6 +60,7 @@ func (o *containerFlags) addFlags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.labelFiles, "label-file", nil, "read labels from a `file`")
 	f.StringArrayVar(&o.annotations, "annotation", nil, "set an annotation `key=value` of the OCI runtime spec")
 	f.StringVar(&o.stopSignal, "stop-signal", "", "`signal` that asks the process to end (default: the image's, else SIGTERM)")
+	o.addIdle(f)
 	f.IntVar(&o.stopTimeout, "stop-timeout", 0, "`seconds` between the stop signal and SIGKILL (default 10)")
 	addRestart(f, &o.restart)
 	o.health.addFlags(f)
@@ -126,13 +129,18 @@ func (o *containerFlags) addMachine(f *pflag.FlagSet) {
 	f.BoolVar(&o.nested, "nested", false, "let the machine run virtual machines itself")
 }
 
+func (o *containerFlags) addIdle(f *pflag.FlagSet) {
+	f.DurationVar(&o.idleTimeout, "idle-timeout", 0, "suspend the container to disk when nobody needed it for so long, such as 10m; the next call wakes it (0: never)")
+}
+
 // config reads flags and positional words into what the API takes.
 func (o *containerFlags) config(f *pflag.FlagSet, args []string) (*v1.ContainerConfig, error) {
 	c := &v1.ContainerConfig{
 		Image: args[0], Command: args[1:], Name: o.name, User: o.user, GroupAdd: o.groupAdd, WorkingDir: o.workdir,
 		Hostname: o.hostname, Domainname: o.domainname, Tty: o.tty, Stdin: o.stdin,
 		StopSignal: o.stopSignal, StopTimeoutSeconds: uint32(max(0, o.stopTimeout)),
-		Privileged: o.privileged, CapAdd: o.capAdd, CapDrop: o.capDrop, ReadOnly: o.readOnly, Init: o.init,
+		IdleTimeoutNanos: o.idleTimeout.Nanoseconds(),
+		Privileged:       o.privileged, CapAdd: o.capAdd, CapDrop: o.capDrop, ReadOnly: o.readOnly, Init: o.init,
 		AutoRemove: o.autoRemove, ExtraHosts: o.addHosts, Dns: o.dns, DnsSearch: o.dnsSearch, DnsOptions: o.dnsOptions,
 		Platform: o.platform, OomScoreAdj: o.oomScoreAdj, Pull: o.pull,
 	}

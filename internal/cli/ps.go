@@ -158,16 +158,15 @@ func containerStatus(c *v1.Container, whole bool) string {
 		return "Up " + units.HumanDuration(time.Since(c.StartedAt.AsTime())) + healthWord(c.Health)
 	case v1.ContainerState_CONTAINER_STATE_PAUSED:
 		return "Up " + units.HumanDuration(time.Since(c.StartedAt.AsTime())) + " (Paused)"
+	case v1.ContainerState_CONTAINER_STATE_SUSPENDED:
+		return suspendedStatus(c, whole)
 	case v1.ContainerState_CONTAINER_STATE_EXITED:
 		return fmt.Sprintf("Exited (%d) %s", c.Exit.GetCode(), ago(c.FinishedAt))
 	case v1.ContainerState_CONTAINER_STATE_RESTARTING:
 		return fmt.Sprintf("Restarting (%d) %s", c.Exit.GetCode(), ago(c.FinishedAt))
 	}
 	name := containerStateName(c.State)
-	if why := strings.Join(strings.Fields(printable(c.Error)), " "); c.State == v1.ContainerState_CONTAINER_STATE_ERROR && why != "" {
-		if !whole {
-			why = ellipsis(why, errorWidth)
-		}
+	if why := whyNot(c, whole); c.State == v1.ContainerState_CONTAINER_STATE_ERROR && why != "" {
 		return "Error: " + why
 	}
 	return strings.ToUpper(name[:1]) + name[1:]
@@ -224,4 +223,25 @@ func (f filterSet) labels(labels map[string]string) bool {
 		}
 	}
 	return true
+}
+
+// suspendedStatus tells since when, and why it could not be woken.
+func suspendedStatus(c *v1.Container, whole bool) string {
+	status := "Suspended"
+	if c.SuspendedAt != nil {
+		status += " " + ago(c.SuspendedAt)
+	}
+	if why := whyNot(c, whole); why != "" {
+		status += " (" + why + ")"
+	}
+	return status
+}
+
+// whyNot is a container's error on one line.
+func whyNot(c *v1.Container, whole bool) string {
+	why := strings.Join(strings.Fields(printable(c.Error)), " ")
+	if !whole {
+		why = ellipsis(why, errorWidth)
+	}
+	return why
 }

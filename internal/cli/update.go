@@ -17,8 +17,8 @@ func newUpdate(a *app) *cobra.Command {
 	var policy string
 	c := &cobra.Command{
 		Use:   "update [flags] CONTAINER [CONTAINER...]",
-		Short: "Change limits of containers, of running ones at once, and their restart policy",
-		Long: `Change limits of containers, of running ones at once, and their restart policy.
+		Short: "Change limits of containers, of running ones at once, their restart policy and idle timeout",
+		Long: `Change limits of containers, of running ones at once, their restart policy and idle timeout.
 
 The machine keeps its size, so a limit cannot be raised beyond its memory and vCPUs.`,
 		Example: `  micropod update --memory 256m --cpus 0.5 web
@@ -44,6 +44,7 @@ The machine keeps its size, so a limit cannot be raised beyond its memory and vC
 	}
 	o.addCgroup(c.Flags())
 	addRestart(c.Flags(), &policy)
+	o.addIdle(c.Flags())
 	refuseCgroup(c.Flags())
 	return c
 }
@@ -64,8 +65,11 @@ func (o *containerFlags) update(f *pflag.FlagSet, policy string) (*v1.UpdateCont
 			return nil, err
 		}
 	}
-	if r.Resources == nil && r.Restart == nil {
-		return nil, usagef("give a limit, such as --memory 256m, or --restart", "there is nothing to change")
+	if f.Changed("idle-timeout") {
+		r.IdleTimeoutNanos = proto.Int64(o.idleTimeout.Nanoseconds())
+	}
+	if r.Resources == nil && r.Restart == nil && r.IdleTimeoutNanos == nil {
+		return nil, usagef("give a limit, such as --memory 256m, --restart or --idle-timeout", "there is nothing to change")
 	}
 	return r, nil
 }

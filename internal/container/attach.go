@@ -31,6 +31,7 @@ type Attachment struct {
 	input  bool
 	// autoRemove: the container goes when its first process ends.
 	autoRemove bool
+	done       func() // the container's guest is not needed any more
 
 	mu     sync.Mutex
 	closed bool // Close was called
@@ -46,11 +47,16 @@ func (s *Service) Attach(ctx context.Context, ref string, o AttachOptions) (*Att
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.target(ctx, o)
+	done, err := e.use(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a := &Attachment{s: s, p: p, input: o.Stdin && p.open, autoRemove: e.record().Config.AutoRemove}
+	p, err := e.target(ctx, o)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	a := &Attachment{s: s, p: p, done: done, input: o.Stdin && p.open, autoRemove: e.record().Config.AutoRemove}
 	if o.Stdout {
 		a.stdout = p.stdout.Attach(o.StdoutOffset)
 	}
@@ -215,6 +221,7 @@ func (a *Attachment) Close() {
 	if closed {
 		return
 	}
+	defer a.done()
 	if a.stdout != nil {
 		a.stdout.Close()
 	}

@@ -22,11 +22,13 @@ type Config struct {
 	StdinOnce  bool          // input ends with the first client that gives it
 	StopWait   time.Duration // before SIGKILL; 0: 10 s
 	AutoRemove bool
-	Restart    Restart
-	Health     Health
-	Log        Logging
-	VM         VM
-	Network    Network
+	// IdleTimeout is after how long an idle container is suspended; 0: never. See idle.go.
+	IdleTimeout time.Duration
+	Restart     Restart
+	Health      Health
+	Log         Logging
+	VM          VM
+	Network     Network
 
 	// Auth is for a pull that Create may need; nobody keeps it.
 	Auth *image.Auth `json:"-"`
@@ -78,14 +80,15 @@ type Info struct {
 	RestartCount int // of starts by the policy since a user started it
 
 	Created, Started, Finished time.Time
+	Suspended                  time.Time // since when it is; zero: it is not
 
 	Exit    *Exit    // of the last run; nil before its end
 	Args    []string // entrypoint and command, as executed
 	LogPath string
-	Error   string // why it could not be started
+	Error   string // why it could not be started, or woken
 }
 
 // Running tells whether it is up, going there or ending; Docker counts one that waits for its next start among these.
 func (i Info) Running() bool {
-	return i.State == Starting || i.State == Running || i.State == Paused || i.State == Stopping || i.State == Restarting
+	return i.State == Starting || i.State == Running || i.State == Paused || i.State == Suspended || i.State == Stopping || i.State == Restarting
 }

@@ -63,6 +63,8 @@ type ServiceConfig struct {
 	Return time.Duration
 	// DrainLimit bounds the wait for a guest's last output after a process has ended. 0: 10 s.
 	DrainLimit time.Duration
+	// LeastIdle is the shortest Config.IdleTimeout that is accepted. 0: 1 s (to save and to restore takes about that).
+	LeastIdle time.Duration
 	// KillLimit bounds the wait for a process's end after SIGKILL; then the machine goes. 0: 5 s.
 	KillLimit time.Duration
 }
@@ -82,6 +84,7 @@ func (c *ServiceConfig) validate() error {
 	c.InputGrace = cmp.Or(c.InputGrace, 10*time.Second)
 	c.Return = cmp.Or(c.Return, 10*time.Second)
 	c.DrainLimit = cmp.Or(c.DrainLimit, 10*time.Second)
+	c.LeastIdle = cmp.Or(c.LeastIdle, time.Second)
 	c.KillLimit = cmp.Or(c.KillLimit, 5*time.Second)
 	return nil
 }

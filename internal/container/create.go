@@ -29,7 +29,10 @@ func (s *Service) Create(ctx context.Context, c Config, progress func(image.Even
 	defer leave()
 	ctx, cancel := s.bind(ctx)
 	defer cancel(nil)
-	if c, err = c.complete(); err != nil {
+	if c, err = c.complete(); err == nil {
+		err = s.checkIdleTimeout(c.IdleTimeout)
+	}
+	if err != nil {
 		return Info{}, nil, err
 	}
 	r := record{ID: newID(), Config: c, State: Creating, Created: time.Now().UTC()}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/micropod/micropod/internal/container/logfile"
 	"github.com/micropod/micropod/internal/events"
+	"github.com/micropod/micropod/internal/machine"
 )
 
 // entry is one container, from its record's making to its removal.
@@ -32,6 +33,9 @@ type entry struct {
 	run       *run // the current life, or the last; nil before the first
 	next      *run // made by a client that attached before Start; else nil
 	removed   bool
+	uses      int                     // calls and clients that need the guest now; see idle.go
+	holds     int                     // what must not be suspended under, and is no use
+	used      time.Time               // when uses was last above 0, or the guest busy
 	doomed    int                     // removals by force that wait or run: nothing else may begin
 	interrupt context.CancelCauseFunc // of the operation that runs; nil when none does
 }
@@ -62,8 +66,15 @@ func (e *entry) info() Info {
 	e.mu.Lock()
 	i := e.rec.info(e.s.logPath(e.id))
 	e.mu.Unlock()
-	if i.State == Running && e.s.paused(i.MachineID) {
+	if i.State != Running {
+		return i
+	}
+	switch m, err := e.s.Machines.Get(i.MachineID); {
+	case err != nil:
+	case m.State == machine.Paused || m.State == machine.Pausing:
 		i.State = Paused
+	case suspended(m):
+		i.State, i.Suspended, i.Error = Suspended, m.SuspendedAt, m.Reason
 	}
 	return i
 }

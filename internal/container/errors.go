@@ -78,6 +78,8 @@ func (e *StateError) Remediation() string {
 	switch {
 	case e.Action == "remove":
 		return "stop it first, or remove it by force (-f)"
+	case e.State == Suspended:
+		return fmt.Sprintf("wake it: micropod start %s", e.Name)
 	case e.State == Paused:
 		return fmt.Sprintf("let it run on: micropod unpause %s", e.Name)
 	case e.State == Created || e.State == Exited || e.State == Error:

@@ -37,6 +37,11 @@ func (s *Service) Exec(ctx context.Context, ref string, c ExecConfig) (id string
 	if err != nil {
 		return "", err
 	}
+	done, err := e.use(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer done()
 	if err := e.awake("exec in"); err != nil {
 		return "", err
 	}

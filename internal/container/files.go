@@ -200,6 +200,11 @@ func (s *Service) withFiles(ctx context.Context, ref string, request *agentv1.Fi
 	if err != nil {
 		return err
 	}
+	done, err := e.use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	request.ContainerId = e.guestID()
 	if state := e.info().State; state == Running || state == Stopping {
 		if request.Act == agentv1.FilesRequest_ACT_CHANGES {

@@ -27,6 +27,8 @@ type Machines interface {
 	Delete(ctx context.Context, id string, force bool) error
 	Pause(ctx context.Context, id string) error
 	Resume(ctx context.Context, id string) error
+	Suspend(ctx context.Context, id string, idle func() bool) error
+	Wake(ctx context.Context, id string) error
 	Save(ctx context.Context, id string, r machine.SaveRequest) (s snapshot.Snapshot, release func(), err error)
 	CreateFrom(ctx context.Context, ref string, spec machine.Spec) (machine.Info, error)
 	Get(id string) (machine.Info, error)

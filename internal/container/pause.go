@@ -6,8 +6,6 @@ package container
 import (
 	"context"
 	"fmt"
-
-	"github.com/micropod/micropod/internal/machine"
 )
 
 // Pause stops a container's machine where it stands: its processes keep their memory
@@ -44,12 +42,6 @@ func (s *Service) rest(ctx context.Context, ref, action string, from State, do f
 	return nil
 }
 
-// paused says whether a machine stands still.
-func (s *Service) paused(machineID string) bool {
-	i, err := s.Machines.Get(machineID)
-	return err == nil && (i.State == machine.Paused || i.State == machine.Pausing)
-}
-
 // awake is an error for what a paused container cannot do.
 func (e *entry) awake(action string) error {
 	if i := e.info(); i.State == Paused {
@@ -58,8 +50,11 @@ func (e *entry) awake(action string) error {
 	return nil
 }
 
-// wake lets a paused container run on, for an end that it has to hear of.
+// wake lets a paused or suspended container run on, for an end that it has to hear of.
 func (e *entry) wake(ctx context.Context) error {
+	if err := e.rouse(ctx); err != nil {
+		return err
+	}
 	i := e.info()
 	if i.State != Paused {
 		return nil

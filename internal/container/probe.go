@@ -37,10 +37,12 @@ func (e *entry) checkHealth(ctx context.Context, r *run) {
 			t.Stop()
 			return
 		}
-		if e.info().State != Running {
-			continue // paused, or about to end
+		let, ok := e.hold()
+		if !ok {
+			continue // paused, suspended, or about to end
 		}
 		c := e.probe(ctx, r, h)
+		let()
 		if ctx.Err() != nil {
 			return // what ends it is no failure of the check's
 		}

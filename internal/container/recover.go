@@ -13,6 +13,7 @@ import (
 	"time"
 
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
+	"github.com/micropod/micropod/internal/machine"
 )
 
 // takeUpLimit bounds what a restarted daemon asks a guest before it serves without the answer.
@@ -178,7 +179,11 @@ func (e *entry) adopt() {
 	e.run = r
 	e.mu.Unlock()
 	e.supervise(r)
-	e.s.spawn(func() { e.adoptExecs(r) })
+	if info.State == machine.Suspended { // with further processes it would not be
+		close(r.known)
+	} else {
+		e.s.spawn(func() { e.adoptExecs(r) })
+	}
 	if rec.State == Stopping { // whoever asked for it is gone, the wish stays
 		e.later(func(ctx context.Context) { _ = e.stop(ctx, StopOptions{}) })
 	}

@@ -27,6 +27,9 @@ type run struct {
 	execs map[string]*process
 	past  []string // ids of ended ones in execs, oldest first
 	keep  bool     // do not remove it when it ends: it is being restarted
+
+	live   context.Context // ends when its first process has ended; nil before the run is supervised
+	idling bool            // watchIdle runs
 }
 
 // newRun makes the run of a container that has not been started. adopted tells that

@@ -40,6 +40,11 @@ func (s *Service) snapshot(ctx context.Context, ref string, r machine.SaveReques
 		return made, nil, err
 	}
 	defer end()
+	done, err := e.use(ctx)
+	if err != nil {
+		return made, nil, err
+	}
+	defer done()
 	if i := e.info(); i.State != Running && i.State != Paused {
 		return made, nil, &StateError{ID: e.id, Name: e.name(), Action: "take a snapshot of", State: i.State}
 	}

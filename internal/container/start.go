@@ -34,6 +34,11 @@ func (s *Service) Start(ctx context.Context, ref string) (Info, error) {
 		return Info{}, err
 	}
 	defer end()
+	done, err := e.use(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	defer done()
 	switch i := e.info(); i.State {
 	case Running: // as users of docker start expect
 		return i, nil

@@ -39,7 +39,7 @@ import (
 //
 // Dead is what has a record that cannot be read: Remove by force alone leads out of it.
 //
-// A Running one is shown as Paused while its machine is.
+// A Running one is shown as Paused or Suspended while its machine is.
 type State int
 
 // What holds in each state, and what is owed.
@@ -65,9 +65,11 @@ const (
 	Paused
 	// Dead: its record cannot be read; machine and folder perhaps. It can be removed by force.
 	Dead
+	// Suspended: as Running, its machine being saved to disk and freed. It is shown, never recorded, as Paused.
+	Suspended
 )
 
-var stateNames = [...]string{"creating", "created", "starting", "running", "stopping", "exited", "error", "restarting", "paused", "dead"}
+var stateNames = [...]string{"creating", "created", "starting", "running", "stopping", "exited", "error", "restarting", "paused", "dead", "suspended"}
 
 func (s State) String() string {
 	if s < 0 || int(s) >= len(stateNames) {
@@ -101,6 +103,7 @@ var legal = [...][]State{
 
 	Restarting: {Starting, Exited},
 	Dead:       {},
+	Suspended:  {},
 }
 
 func (s State) mayBecome(to State) bool { return slices.Contains(legal[s], to) }

@@ -45,6 +45,9 @@ func (s *Service) Stats(ctx context.Context, ref string) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
+	if e.info().State == Suspended {
+		return e.statsAsleep(r)
+	}
 	ctx, cancel := context.WithTimeout(ctx, statsLimit)
 	defer cancel()
 	vm, err := s.Machines.Stats(ctx, r.machine)
@@ -73,6 +76,12 @@ func (s *Service) Stats(ctx context.Context, ref string) (Stats, error) {
 	return stats, nil
 }
 
+// statsAsleep are those of a suspended container, which is not woken for them: it uses nothing.
+func (e *entry) statsAsleep(r *run) (Stats, error) {
+	info, err := e.s.Machines.Get(r.machine)
+	return Stats{At: time.Now(), MachineMemory: info.Memory, VCPUs: info.VCPUs}, err
+}
+
 // bound keeps a guest's numbers far from overflow.
 func bound(n uint64) int64 { return int64(min(n, 1<<50)) }
 
@@ -89,6 +98,11 @@ func (s *Service) Top(ctx context.Context, ref string) (list []*ProcessInfo, mor
 	if err != nil {
 		return nil, false, err
 	}
+	done, err := e.use(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	defer done()
 	err = eachSession(ctx, s.Machines, r.machine, func(session Session) error {
 		answer, err := session.Agent().Processes(ctx, &agentv1.ProcessesRequest{ContainerId: r.container})
 		if err != nil {

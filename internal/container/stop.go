@@ -90,11 +90,17 @@ func (e *entry) stop(ctx context.Context, o StopOptions) error {
 		return nil
 	}
 	if !r.done() {
-		if err := e.wake(ctx); err != nil { // processes that stand still hear no signal
-			return err
-		}
 		signal, timeout, err := e.stopPlan(r, o)
 		if err != nil {
+			return err
+		}
+		done, err := e.use(ctx)
+		if err != nil {
+			e.log.Warn("stopping a container that cannot be woken", "error", err)
+			return e.endAsleep(ctx, r)
+		}
+		defer done()
+		if err := e.wake(ctx); err != nil { // processes that stand still hear no signal
 			return err
 		}
 		// What just ended by itself cannot become Stopping, nor what an earlier stop left so.
@@ -106,6 +112,22 @@ func (e *entry) stop(ctx context.Context, o StopOptions) error {
 			return err
 		}
 		fault.Point("stop: process ended")
+	}
+	if err := await(ctx, r.finished); err != nil {
+		return fmt.Errorf("waiting for the machine of container %q: %w", e.name(), err)
+	}
+	e.giveUp()
+	e.publish("stop", nil)
+	return nil
+}
+
+// endAsleep ends a suspended container by giving up what was saved of it.
+func (e *entry) endAsleep(ctx context.Context, r *run) error {
+	if err := e.change(Stopping, "stop", func(r *record) { r.Stopped = true }); err != nil && e.record().State != Stopping {
+		return err
+	}
+	if err := e.s.Machines.Stop(ctx, r.machine, 0, true); err != nil {
+		return fmt.Errorf("ending the machine of container %q: %w", e.name(), err)
 	}
 	if err := await(ctx, r.finished); err != nil {
 		return fmt.Errorf("waiting for the machine of container %q: %w", e.name(), err)
@@ -174,6 +196,11 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 	if err != nil {
 		return err
 	}
+	done, err := e.use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	if number == unix.SIGKILL || r.bundle != nil && number == r.bundle.StopSignal {
 		if err := e.forbidRestart(); err != nil {
 			return err

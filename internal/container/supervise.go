@@ -44,10 +44,17 @@ func (e *entry) see(r *run) {
 		go r.pumpInput(ctx, e.s.Machines)
 	}
 	stopChecks := e.startChecks(ctx, r)
+	live, stopIdling := context.WithCancel(ctx)
+	defer stopIdling()
+	r.mu.Lock()
+	r.live = live
+	r.mu.Unlock()
+	e.startIdling(r)
 	ended := r.part("waiting for the process to end")
 	exit, err := r.wait(ctx, e.s.Machines)
 	ended()
 	stopChecks()
+	stopIdling()
 	if e.s.life.Err() != nil {
 		e.letGo(r)
 		return

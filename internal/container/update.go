@@ -33,6 +33,11 @@ func (s *Service) SetLimits(ctx context.Context, ref string, r ocispec.Resources
 	if err != nil {
 		return Info{}, err
 	}
+	done, err := e.use(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	defer done()
 	if e.info().State == Running {
 		text, err := json.Marshal(limits)
 		if err != nil {

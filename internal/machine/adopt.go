@@ -67,11 +67,18 @@ func (m *machine) adopt() error {
 	if id := m.record().Restore; id != "" && m.s.Snapshots != nil {
 		m.keep(m.s.Snapshots.Hold(id))
 	}
+	defer m.sweepSuspended()
 	switch rec := m.record(); rec.State {
 	case Stopped, Error:
 	case Creating:
 		m.unmake()
+	case Suspending, Suspended:
+		m.adoptSuspended(ctx, rec)
 	case Unknown, Starting:
+		if rec.State == Starting && rec.Suspended != nil {
+			m.adoptWaking(ctx, rec)
+			return nil
+		}
 		m.endHalfStarted(ctx, rec)
 	default:
 		m.takeOver(ctx, rec)
@@ -116,7 +123,7 @@ func (m *machine) endHalfStarted(ctx context.Context, rec record) {
 		return
 	}
 	m.settle(Stopped, "the daemon ended while it was starting", func(r *record) {
-		r.VMM, r.StoppedAt = nil, time.Now().UTC()
+		r.VMM, r.Suspended, r.StoppedAt = nil, nil, time.Now().UTC()
 	})
 }
 

@@ -68,6 +68,9 @@ func (m *machine) endAnyRun(ctx context.Context, rec record) error {
 		}
 		return m.kill(r, "deleted")
 	}
+	if rec.State == Suspended {
+		m.giveUpSleep("deleted")
+	}
 	if rec.State != Unknown {
 		return nil
 	}

@@ -6,6 +6,7 @@ package machine
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -136,7 +137,7 @@ func (l *link) await(ctx context.Context, r *run) (*guest.Session, error) {
 }
 
 // Session gives the connection to the agent of a running machine. After a lost
-// channel, and while the machine is paused, it waits for the next one within ctx. The session is shared and not the
+// channel, and while the machine is paused or suspended (which it does not end), it waits for the next one within ctx. The session is shared and not the
 // caller's to close; it may end at any time (guest.ErrEnded): ask again then.
 // Errors: *NotFoundError, *StateError when the machine does not run, ErrEnded when it ends meanwhile.
 func (s *Service) Session(ctx context.Context, ref string) (*guest.Session, error) {
@@ -144,17 +145,37 @@ func (s *Service) Session(ctx context.Context, ref string) (*guest.Session, erro
 	if err != nil {
 		return nil, err
 	}
+	for {
+		m.mu.Lock()
+		state, reason, r, z := m.rec.State, m.rec.Reason, m.run, m.asleep
+		m.mu.Unlock()
+		if z != nil {
+			select {
+			case <-z.woken:
+				continue
+			case <-ctx.Done():
+				return nil, fmt.Errorf("connection to the agent of suspended machine %s: %w", m.id, context.Cause(ctx))
+			}
+		}
+		if r == nil || !state.connected() {
+			return nil, &StateError{ID: m.id, Action: "reach the agent of", State: state, Reason: reason}
+		}
+		session, err := r.link.await(ctx, r)
+		if err != nil && errors.Is(err, ErrEnded) && m.rested(r) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("connection to the agent of machine %s: %w", m.id, err)
+		}
+		return session, nil
+	}
+}
+
+// rested says whether a run ended because the machine was suspended.
+func (m *machine) rested(r *run) bool {
 	m.mu.Lock()
-	state, reason, r := m.rec.State, m.rec.Reason, m.run
-	m.mu.Unlock()
-	if r == nil || !state.connected() {
-		return nil, &StateError{ID: m.id, Action: "reach the agent of", State: state, Reason: reason}
-	}
-	session, err := r.link.await(ctx, r)
-	if err != nil {
-		return nil, fmt.Errorf("connection to the agent of machine %s: %w", m.id, err)
-	}
-	return session, nil
+	defer m.mu.Unlock()
+	return r.rests
 }
 
 // introduce makes the guest nobody's twin: entropy, clock, names. In a clone containers run that know of other ones.

@@ -28,7 +28,8 @@ type machine struct {
 
 	mu        sync.Mutex // guards what follows
 	rec       record
-	run       *run   // from the begin of Starting until the VMM's end was seen; nil else
+	run       *run // from the begin of Starting until the VMM's end was seen; nil else
+	asleep    *slumber
 	kept      func() // ends the use of the snapshot that the next start restores; nil: there is none
 	removed   bool
 	doomed    bool                    // a delete by force is on its way: nothing long may begin

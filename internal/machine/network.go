@@ -207,7 +207,7 @@ func (m *machine) leave() {
 func (s *Service) keepNetworks() {
 	var ids []string
 	for _, m := range s.all() {
-		if m.current() != nil || m.state() == Unknown {
+		if state := m.state(); m.current() != nil || state == Unknown || state == Suspended {
 			ids = append(ids, m.id)
 		}
 	}
@@ -265,6 +265,11 @@ func (s *Service) rewire(ctx context.Context, ref, action string, do func(contex
 		return err
 	}
 	defer end()
+	if m.state().isSuspended() { // its guest has to be told
+		if err := m.wakeUp(ctx); err != nil {
+			return err
+		}
+	}
 	switch rec := m.record(); rec.State {
 	case Running, Stopped, Error:
 		return do(ctx, m, m.current())

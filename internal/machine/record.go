@@ -38,6 +38,11 @@ type record struct {
 	Snapshot string // likewise, of a user's
 	Restore  string // id of the snapshot that the next start restores; empty: none
 
+	// Suspended is what the next start goes on from, in Suspending, Suspended and Starting from there; nil else.
+	Suspended *suspension `json:",omitempty"`
+	// Awoken is the folder, beside the disk, of the saved state that the VMM was restored from; empty: of none.
+	Awoken string `json:",omitempty"`
+
 	MachineID   string // 32 hex digits, the guest's /etc/machine-id
 	ConsolePath string
 
@@ -67,6 +72,9 @@ func (r *record) info() Info {
 	}
 	if r.VMM != nil {
 		i.PID = r.VMM.PID
+	}
+	if r.Suspended != nil {
+		i.SuspendedAt = r.Suspended.At
 	}
 	return i
 }

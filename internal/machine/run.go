@@ -19,6 +19,8 @@ type run struct {
 	link *link       // nil until launched; likewise
 	lost string      // why the guest was given up, when it was; likewise
 
+	rests bool // it ends because the machine is suspended, whose next run goes on; guarded by machine.mu
+
 	// release ends the use of the template that the machine was restored from; nil: none. Guarded by machine.mu.
 	release func()
 
@@ -74,6 +76,10 @@ func (m *machine) supervise(ctx context.Context, r *run) {
 	if m.current() != r {
 		return // Start or Stop saw to it
 	}
+	if m.state() == Suspending {
+		m.asleepNow(r, "")
+		return
+	}
 	state, reason := m.judge(r)
 	m.over(r, state, reason)
 	m.log.Warn("machine ended by itself", "state", state, "reason", reason)
@@ -124,13 +130,17 @@ func (m *machine) over(r *run, state State, reason string) {
 	}
 	m.settle(state, reason, func(rec *record) {
 		if state != Unknown {
-			rec.VMM = nil
+			rec.VMM, rec.Suspended, rec.Awoken = nil, nil, ""
 		}
 		rec.StoppedAt = time.Now().UTC()
 	})
+	m.rouse(false) // r.ended is also theirs
 	m.mu.Lock()
 	m.run = nil
 	m.mu.Unlock()
+	if state != Unknown {
+		m.sweepSuspended()
+	}
 	m.finish(r)
 }
 
@@ -153,14 +163,19 @@ var closed = func() chan struct{} {
 }()
 
 // Ended gives a channel that is closed when the machine's current run is over;
-// Get then tells the reason. Without a run it is closed already.
+// Get then tells the reason. Without a run it is closed already. A suspended machine's run is not over.
 func (s *Service) Ended(ref string) (<-chan struct{}, error) {
 	m, err := s.find(ref)
 	if err != nil {
 		return nil, err
 	}
-	if r := m.current(); r != nil {
-		return r.ended, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.run != nil:
+		return m.run.ended, nil
+	case m.asleep != nil:
+		return m.asleep.ended, nil
 	}
 	return closed, nil
 }

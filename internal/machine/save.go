@@ -130,15 +130,23 @@ func (m *machine) save(ctx context.Context, d *snapshot.Draft, r SaveRequest) (n
 
 // describe says what the machine's snapshot needs of those that restore it.
 func (m *machine) describe(ctx context.Context, rec record) (json.RawMessage, error) {
-	print, err := m.s.fingerprint(ctx, rec.Spec.Engine, rec.VMM.Config)
+	of, err := m.whatIsSaved(ctx, rec)
 	if err != nil {
 		return nil, err
+	}
+	return json.Marshal(of)
+}
+
+func (m *machine) whatIsSaved(ctx context.Context, rec record) (saved, error) {
+	print, err := m.s.fingerprint(ctx, rec.Spec.Engine, rec.VMM.Config)
+	if err != nil {
+		return saved{}, err
 	}
 	files, err := m.s.Boot.Boot(ctx, rec.Spec.Kernel, rec.Spec.Nested)
 	if err != nil {
-		return nil, err
+		return saved{}, err
 	}
-	return json.Marshal(saved{Spec: rec.Spec, Fingerprint: print, TSCKHz: files.TSCKHz, NICs: len(rec.VMM.Config.Interfaces)})
+	return saved{Spec: rec.Spec, Fingerprint: print, TSCKHz: files.TSCKHz, NICs: len(rec.VMM.Config.Interfaces)}, nil
 }
 
 // fingerprint is what a snapshot of this engine depends on.

@@ -59,6 +59,8 @@ type Info struct {
 
 	CreatedAt, StartedAt, StoppedAt time.Time // StartedAt: agent identified
 
+	SuspendedAt time.Time // while it is suspended or being woken; zero else
+
 	Template string // that the last run was restored from; empty: it booted
 
 	AgentVersion, KernelVersion string // as the agent told in the last run

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/micropod/micropod/internal/fault"
@@ -26,9 +27,9 @@ const vmmOverhead = 512 << 20
 // cgroupParent holds the machines' own cgroups.
 const cgroupParent = "micropod"
 
-// Start boots a machine and returns when its agent is identified: it is Running.
+// Start boots a machine, or wakes a suspended one, and returns when its agent is identified: it is Running.
 // On failure everything is taken back and the machine is in Error, or Stopped when
-// ctx ended. Errors: *NotFoundError, *StateError (not Stopped, not Error), *StepError.
+// ctx ended. Errors: *NotFoundError, *StateError (it runs), *StepError.
 func (s *Service) Start(ctx context.Context, ref string) error {
 	m, err := s.find(ref)
 	if err != nil {
@@ -42,12 +43,23 @@ func (s *Service) Start(ctx context.Context, ref string) error {
 	if m.isDoomed() {
 		return &NotFoundError{ref}
 	}
+	if m.state().isSuspended() {
+		return m.wakeUp(ctx)
+	}
+	return m.bringUp(ctx)
+}
+
+// bringUp starts a machine that stands still. The operation lock is held.
+func (m *machine) bringUp(ctx context.Context) error {
 	if err := m.change(Starting, "start", nil); err != nil {
 		return err
 	}
 	b := &boot{machine: m, run: newRun(), spec: m.record().Spec}
 	m.mu.Lock()
 	m.run = b.run
+	if m.asleep != nil {
+		b.run.ended = m.asleep.ended
+	}
 	m.mu.Unlock()
 	return b.do(ctx)
 }
@@ -62,6 +74,7 @@ type boot struct {
 	engine   vmm.Engine
 	template *template.Template // that it is restored from; nil: it boots
 	saved    *snapshot.Snapshot // likewise, with containers in it
+	asleepIn *suspension        // likewise, the machine's own; nil: it was not suspended
 	blank    bool               // a template is to be made of it: no drives, no network, no identity
 	joined   *Joined            // to networks; nil: to none
 }
@@ -74,18 +87,23 @@ type step struct {
 
 func (b *boot) do(ctx context.Context) error {
 	began := time.Now()
-	failed, err := b.bringUp(ctx)
+	failed, err := b.way(ctx)
 	if err != nil {
 		return b.fail(ctx, failed, err)
 	}
 	b.undo.Release()
 	b.keep(nil)
+	b.rouse(false)
+	b.sweepSuspended()
 	b.log.Info("machine runs", "pid", b.info().PID, "template", b.record().Template, "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }
 
-// bringUp restores the machine from a template or, where there is none or it does not do, boots it.
-func (b *boot) bringUp(ctx context.Context) (failed string, err error) {
+// way restores the machine from what was saved of it, from a template or, where there is none or it does not do, boots it.
+func (b *boot) way(ctx context.Context) (failed string, err error) {
+	if b.record().Suspended != nil {
+		return b.awaken(ctx)
+	}
 	if id := b.record().Restore; id != "" {
 		return b.revive(ctx, id)
 	}
@@ -185,11 +203,16 @@ func (b *boot) launch(ctx context.Context) error {
 	r := vm.Record()
 	return b.note(func(rec *record) {
 		rec.VMM, rec.ConsolePath, rec.Template, rec.Snapshot = &r, vm.Console(), b.templateID(), rec.Restore
+		if b.asleepIn != nil {
+			rec.Awoken = b.asleepIn.Dir
+		}
 	})
 }
 
 func (b *boot) spawn(ctx context.Context) (vmm.Machine, error) {
 	switch {
+	case b.asleepIn != nil:
+		return b.engine.Restore(ctx, b.config(), filepath.Join(b.suspendedDir(b.asleepIn), savedVM))
 	case b.saved != nil:
 		return b.engine.Restore(ctx, b.config(), b.saved.Path(savedVM))
 	case b.template != nil:
@@ -242,7 +265,10 @@ func (b *boot) identify(ctx context.Context) error {
 func (b *boot) done(context.Context) error {
 	hello := b.run.link.hello()
 	return b.change(Running, "start", func(r *record) {
-		r.StartedAt, r.StoppedAt, r.Restore = time.Now().UTC(), time.Time{}, ""
+		if r.Suspended == nil { // else it goes on
+			r.StartedAt = time.Now().UTC()
+		}
+		r.StoppedAt, r.Restore, r.Suspended = time.Time{}, "", nil
 		r.AgentVersion, r.KernelVersion = hello.AgentVersion, hello.KernelVersion
 	})
 }
@@ -257,7 +283,11 @@ func (b *boot) fail(ctx context.Context, step string, err error) error {
 	} else if errors.Is(err, context.Canceled) || errors.Is(err, ErrInterrupted) || errors.Is(err, ErrShutdown) {
 		state, reason = Stopped, "the start was cancelled"
 	}
-	b.over(b.run, state, reason)
+	if b.record().Suspended != nil && state != Unknown {
+		b.wakeFailedWith(reason)
+	} else {
+		b.over(b.run, state, reason)
+	}
 	b.log.Warn("machine did not start", "step", step, "error", err)
 	return e
 }

@@ -40,6 +40,12 @@ import (
 //	└─────────────────────────┘                           record unreadable, or
 //	              VMM gone                                its VMM could not be judged
 //
+//	┌─────────┐ all saved  ┌────────────┐ VMM gone  ┌───────────┐ Wake, Start ┌──────────┐
+//	│ Pausing ├───────────▶│ Suspending ├──────────▶│ Suspended ├────────────▶│ Starting ├──▶ Running
+//	└─────────┘            └──────┬─────┘           └─┬───────▲─┘             └────┬─────┘
+//	(of Suspend)             Stop │          by force │       │ the guest did      │ it ran, and
+//	                      Stopping◀┘          Stopped◀┘       └─ not run yet ──────┴─ is gone ──▶ Error
+//
 // Delete by force goes through Stopping. Starting becomes Unknown when a boot could not be
 // taken back; a later start of the daemon may make that Stopped.
 type State int
@@ -65,9 +71,14 @@ const (
 	Stopped
 	// Error: as Stopped, and Reason tells what went wrong.
 	Error
+	// Suspending: memory and devices are saved, whole and synced; the VMM, its vCPUs stopped, ending.
+	Suspending
+	// Suspended: as Stopped, and memory and devices on disk, from which the next start goes on; the place in the networks
+	// stays. Reason tells why it could not be woken, if that was tried.
+	Suspended
 )
 
-var names = [...]string{"unknown", "creating", "starting", "running", "pausing", "paused", "stopping", "stopped", "error"}
+var names = [...]string{"unknown", "creating", "starting", "running", "pausing", "paused", "stopping", "stopped", "error", "suspending", "suspended"}
 
 func (s State) String() string {
 	if s < 0 || int(s) >= len(names) {
@@ -94,13 +105,16 @@ func (s *State) UnmarshalText(text []byte) error {
 var legal = [...][]State{
 	Unknown:  {Stopped},
 	Creating: {Stopped},
-	Starting: {Running, Stopped, Error, Unknown},
+	Starting: {Running, Stopped, Error, Unknown, Suspended},
 	Running:  {Pausing, Stopping, Stopped, Error},
-	Pausing:  {Paused, Running, Stopping, Stopped, Error},
+	Pausing:  {Paused, Running, Stopping, Stopped, Error, Suspending},
 	Paused:   {Running, Stopping, Stopped, Error},
 	Stopping: {Stopped, Error},
 	Stopped:  {Starting},
 	Error:    {Starting},
+
+	Suspending: {Suspended, Stopping},
+	Suspended:  {Starting, Stopped},
 }
 
 // mayBecome says whether the table allows the change.
@@ -114,7 +128,7 @@ func (s State) connected() bool {
 // HasVMM says whether a VMM process may belong to a machine in this state.
 func (s State) HasVMM() bool {
 	switch s {
-	case Stopped, Error, Creating:
+	case Stopped, Error, Creating, Suspended:
 		return false
 	default:
 		return true

@@ -18,7 +18,7 @@ const killLimit = 15 * time.Second
 
 // Stop ends a machine's run and returns when its VMM is gone: the agent is asked
 // to power off, and after timeout (or at once with force) the VMM is killed. A
-// machine that starts is interrupted. One without a run is no error. Once begun it is carried
+// machine that starts is interrupted. A suspended one is woken for it, but not by force. One without a run is no error. Once begun it is carried
 // through even when ctx ends.
 func (s *Service) Stop(ctx context.Context, ref string, timeout time.Duration, force bool) error {
 	m, err := s.find(ref)
@@ -57,6 +57,12 @@ func (m *machine) stop(ctx context.Context, timeout time.Duration, force bool) e
 		return err
 	}
 	defer end()
+	if m.state() == Suspended {
+		if force || timeout <= 0 || m.isDoomed() || m.wakeUp(ctx) != nil && m.state() == Suspended { // else its guest writes its disk out
+			m.giveUpSleep("ended while it was suspended")
+			return nil
+		}
+	}
 	r := m.current()
 	if r == nil {
 		if m.state() == Unknown {

@@ -5,6 +5,7 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -24,13 +25,13 @@ func (c *containers) Rename(ctx context.Context, r *connect.Request[v1.RenameCon
 	return connect.NewResponse(&v1.RenameContainerResponse{}), err
 }
 
-// Update changes a container's limits and restart policy.
+// Update changes a container's limits, restart policy and idle timeout.
 func (c *containers) Update(ctx context.Context, r *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error) {
 	if err := required("container", r.Msg.Container); err != nil {
 		return nil, err
 	}
-	if r.Msg.Resources == nil && r.Msg.Restart == nil {
-		return nil, &requestError{"resources", "neither limits nor a restart policy are given"}
+	if r.Msg.Resources == nil && r.Msg.Restart == nil && r.Msg.IdleTimeoutNanos == nil {
+		return nil, &requestError{"resources", "neither limits nor a restart policy nor an idle timeout are given"}
 	}
 	var info container.Info
 	var err error
@@ -41,6 +42,11 @@ func (c *containers) Update(ctx context.Context, r *connect.Request[v1.UpdateCon
 	}
 	if r.Msg.Restart != nil {
 		if info, err = c.service.Update(ctx, r.Msg.Container, restartFromWire(r.Msg.Restart)); err != nil {
+			return nil, err
+		}
+	}
+	if d := r.Msg.IdleTimeoutNanos; d != nil {
+		if info, err = c.service.SetIdleTimeout(ctx, r.Msg.Container, time.Duration(*d)); err != nil {
 			return nil, err
 		}
 	}

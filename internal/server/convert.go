@@ -101,6 +101,9 @@ var stateToWire = [...]v1.VMState{
 	machine.Stopping: v1.VMState_VM_STATE_STOPPING,
 	machine.Stopped:  v1.VMState_VM_STATE_STOPPED,
 	machine.Error:    v1.VMState_VM_STATE_ERROR,
+
+	machine.Suspending: v1.VMState_VM_STATE_SUSPENDING,
+	machine.Suspended:  v1.VMState_VM_STATE_SUSPENDED,
 }
 
 // timeToWire leaves a time that is not set out of the message.

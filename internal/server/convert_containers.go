@@ -72,6 +72,8 @@ func configFromWire(c *v1.ContainerConfig) (container.Config, error) {
 		Log:        container.Logging{Driver: c.Log.GetDriver(), MaxBytes: c.Log.GetMaxBytes(), MaxFiles: int(c.Log.GetMaxFiles())},
 		VM:         vm,
 		Network:    network,
+
+		IdleTimeout: time.Duration(c.IdleTimeoutNanos),
 	}, nil
 }
 
@@ -122,6 +124,7 @@ func configToWire(c container.Config) *v1.ContainerConfig {
 		Ports:              portsToWire(c.Network.Ports),
 		PublishAll:         c.Network.PublishAll,
 		Expose:             c.Network.Expose,
+		IdleTimeoutNanos:   c.IdleTimeout.Nanoseconds(),
 	}
 }
 
@@ -252,6 +255,7 @@ func containerToWire(i container.Info) *v1.Container {
 		Error:      i.Error,
 
 		RestartCount: uint32(i.RestartCount),
+		SuspendedAt:  timeToWire(i.Suspended),
 		Health:       healthToWire(i.Health),
 	}
 }
@@ -268,6 +272,7 @@ var containerStateToWire = [...]v1.ContainerState{
 	container.Restarting: v1.ContainerState_CONTAINER_STATE_RESTARTING,
 	container.Paused:     v1.ContainerState_CONTAINER_STATE_PAUSED,
 	container.Dead:       v1.ContainerState_CONTAINER_STATE_DEAD,
+	container.Suspended:  v1.ContainerState_CONTAINER_STATE_SUSPENDED,
 }
 
 func exitToWire(e *container.Exit) *v1.Exit {

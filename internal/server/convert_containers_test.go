@@ -133,10 +133,10 @@ func TestContainerToWireIsWhole(t *testing.T) {
 func TestEveryContainerStateIsOnTheWire(t *testing.T) {
 	t.Parallel()
 	seen := map[v1.ContainerState]bool{}
-	for s := container.Created; s <= container.Dead; s++ {
+	for s := container.Created; s <= container.Suspended; s++ {
 		seen[containerStateToWire[s]] = true
 	}
-	if len(containerStateToWire) != int(container.Dead)+1 || len(seen) != len(v1.ContainerState_name)-1 || seen[0] {
+	if len(containerStateToWire) != int(container.Suspended)+1 || len(seen) != len(v1.ContainerState_name)-1 || seen[0] {
 		t.Errorf("states on the wire are %v", seen)
 	}
 }

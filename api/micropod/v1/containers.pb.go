@@ -38,22 +38,24 @@ const (
 	ContainerState_CONTAINER_STATE_ERROR       ContainerState = 6
 	ContainerState_CONTAINER_STATE_RESTARTING  ContainerState = 7 // ended; its restart policy starts it again in a while
 	ContainerState_CONTAINER_STATE_PAUSED      ContainerState = 8
-	ContainerState_CONTAINER_STATE_DEAD        ContainerState = 9 // its record cannot be read; it can be removed by force
+	ContainerState_CONTAINER_STATE_DEAD        ContainerState = 9  // its record cannot be read; it can be removed by force
+	ContainerState_CONTAINER_STATE_SUSPENDED   ContainerState = 10 // saved to disk while nobody needs it; what reaches into it wakes it
 )
 
 // Enum value maps for ContainerState.
 var (
 	ContainerState_name = map[int32]string{
-		0: "CONTAINER_STATE_UNSPECIFIED",
-		1: "CONTAINER_STATE_CREATED",
-		2: "CONTAINER_STATE_STARTING",
-		3: "CONTAINER_STATE_RUNNING",
-		4: "CONTAINER_STATE_STOPPING",
-		5: "CONTAINER_STATE_EXITED",
-		6: "CONTAINER_STATE_ERROR",
-		7: "CONTAINER_STATE_RESTARTING",
-		8: "CONTAINER_STATE_PAUSED",
-		9: "CONTAINER_STATE_DEAD",
+		0:  "CONTAINER_STATE_UNSPECIFIED",
+		1:  "CONTAINER_STATE_CREATED",
+		2:  "CONTAINER_STATE_STARTING",
+		3:  "CONTAINER_STATE_RUNNING",
+		4:  "CONTAINER_STATE_STOPPING",
+		5:  "CONTAINER_STATE_EXITED",
+		6:  "CONTAINER_STATE_ERROR",
+		7:  "CONTAINER_STATE_RESTARTING",
+		8:  "CONTAINER_STATE_PAUSED",
+		9:  "CONTAINER_STATE_DEAD",
+		10: "CONTAINER_STATE_SUSPENDED",
 	}
 	ContainerState_value = map[string]int32{
 		"CONTAINER_STATE_UNSPECIFIED": 0,
@@ -66,6 +68,7 @@ var (
 		"CONTAINER_STATE_RESTARTING":  7,
 		"CONTAINER_STATE_PAUSED":      8,
 		"CONTAINER_STATE_DEAD":        9,
+		"CONTAINER_STATE_SUSPENDED":   10,
 	}
 )
 
@@ -751,8 +754,9 @@ type ContainerConfig struct {
 	Log                *LogConfig             `protobuf:"bytes,52,opt,name=log,proto3" json:"log,omitempty"`
 	Networks           []*NetworkJoin         `protobuf:"bytes,60,rep,name=networks,proto3" json:"networks,omitempty"` // none given: the default network
 	Ports              []*PortMapping         `protobuf:"bytes,61,rep,name=ports,proto3" json:"ports,omitempty"`
-	PublishAll         bool                   `protobuf:"varint,62,opt,name=publish_all,json=publishAll,proto3" json:"publish_all,omitempty"` // every port that the image exposes, and expose, on free ports
-	Expose             []string               `protobuf:"bytes,63,rep,name=expose,proto3" json:"expose,omitempty"`                            // PORT[-PORT][/tcp|udp]
+	PublishAll         bool                   `protobuf:"varint,62,opt,name=publish_all,json=publishAll,proto3" json:"publish_all,omitempty"`                     // every port that the image exposes, and expose, on free ports
+	Expose             []string               `protobuf:"bytes,63,rep,name=expose,proto3" json:"expose,omitempty"`                                                // PORT[-PORT][/tcp|udp]
+	IdleTimeoutNanos   int64                  `protobuf:"varint,70,opt,name=idle_timeout_nanos,json=idleTimeoutNanos,proto3" json:"idle_timeout_nanos,omitempty"` // suspend it when nobody needed it for so long, at least 1 s; 0: never
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1102,6 +1106,13 @@ func (x *ContainerConfig) GetExpose() []string {
 	return nil
 }
 
+func (x *ContainerConfig) GetIdleTimeoutNanos() int64 {
+	if x != nil {
+		return x.IdleTimeoutNanos
+	}
+	return 0
+}
+
 type Exit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
@@ -1199,6 +1210,7 @@ type Container struct {
 	Health        *Health                `protobuf:"bytes,31,opt,name=health,proto3" json:"health,omitempty"`                                  // absent when it is not checked
 	Networks      []*NetworkEndpoint     `protobuf:"bytes,40,rep,name=networks,proto3" json:"networks,omitempty"`                              // while it runs
 	Ports         []*PortMapping         `protobuf:"bytes,41,rep,name=ports,proto3" json:"ports,omitempty"`                                    // published now, with the host's ports as chosen
+	SuspendedAt   *timestamppb.Timestamp `protobuf:"bytes,32,opt,name=suspended_at,json=suspendedAt,proto3" json:"suspended_at,omitempty"`     // while it is suspended; error tells why it could not be woken, if so
 	RestartCount  uint32                 `protobuf:"varint,30,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"` // starts by the restart policy since a user started it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1363,6 +1375,13 @@ func (x *Container) GetNetworks() []*NetworkEndpoint {
 func (x *Container) GetPorts() []*PortMapping {
 	if x != nil {
 		return x.Ports
+	}
+	return nil
+}
+
+func (x *Container) GetSuspendedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspendedAt
 	}
 	return nil
 }
@@ -1813,12 +1832,13 @@ func (x *RestartContainerResponse) GetContainer() *Container {
 }
 
 type UpdateContainerRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Container     string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
-	Restart       *RestartPolicy         `protobuf:"bytes,2,opt,name=restart,proto3" json:"restart,omitempty"`     // absent: as it was
-	Resources     *Resources             `protobuf:"bytes,3,opt,name=resources,proto3" json:"resources,omitempty"` // limits, of a running container changed at once; 0: as it was
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Container        string                 `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
+	Restart          *RestartPolicy         `protobuf:"bytes,2,opt,name=restart,proto3" json:"restart,omitempty"`                                                    // absent: as it was
+	Resources        *Resources             `protobuf:"bytes,3,opt,name=resources,proto3" json:"resources,omitempty"`                                                // limits, of a running container changed at once; 0: as it was
+	IdleTimeoutNanos *int64                 `protobuf:"varint,4,opt,name=idle_timeout_nanos,json=idleTimeoutNanos,proto3,oneof" json:"idle_timeout_nanos,omitempty"` // absent: as it was; 0: never
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *UpdateContainerRequest) Reset() {
@@ -1870,6 +1890,13 @@ func (x *UpdateContainerRequest) GetResources() *Resources {
 		return x.Resources
 	}
 	return nil
+}
+
+func (x *UpdateContainerRequest) GetIdleTimeoutNanos() int64 {
+	if x != nil && x.IdleTimeoutNanos != nil {
+		return *x.IdleTimeoutNanos
+	}
+	return 0
 }
 
 type UpdateContainerResponse struct {
@@ -5000,7 +5027,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06Device\x12\x1b\n" +
 	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
-	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\xda\x0e\n" +
+	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\x88\x0f\n" +
 	"\x0fContainerConfig\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -5061,7 +5088,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x05ports\x18= \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x12\x1f\n" +
 	"\vpublish_all\x18> \x01(\bR\n" +
 	"publishAll\x12\x16\n" +
-	"\x06expose\x18? \x03(\tR\x06expose\x1a9\n" +
+	"\x06expose\x18? \x03(\tR\x06expose\x12,\n" +
+	"\x12idle_timeout_nanos\x18F \x01(\x03R\x10idleTimeoutNanos\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
@@ -5081,7 +5109,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\n" +
 	"oom_killed\x18\x03 \x01(\bR\toomKilled\x12*\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xec\x05\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xab\x06\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -5105,7 +5133,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x02vm\x18\x10 \x01(\v2\x0f.micropod.v1.VMR\x02vm\x12+\n" +
 	"\x06health\x18\x1f \x01(\v2\x13.micropod.v1.HealthR\x06health\x128\n" +
 	"\bnetworks\x18( \x03(\v2\x1c.micropod.v1.NetworkEndpointR\bnetworks\x12.\n" +
-	"\x05ports\x18) \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x12#\n" +
+	"\x05ports\x18) \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x12=\n" +
+	"\fsuspended_at\x18  \x01(\v2\x1a.google.protobuf.TimestampR\vsuspendedAt\x12#\n" +
 	"\rrestart_count\x18\x1e \x01(\rR\frestartCount\"}\n" +
 	"\x16CreateContainerRequest\x124\n" +
 	"\x06config\x18\x01 \x01(\v2\x1c.micropod.v1.ContainerConfigR\x06config\x12-\n" +
@@ -5132,11 +5161,13 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06signal\x18\x03 \x01(\tR\x06signalB\x12\n" +
 	"\x10_timeout_seconds\"P\n" +
 	"\x18RestartContainerResponse\x124\n" +
-	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"\xa2\x01\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"\xec\x01\n" +
 	"\x16UpdateContainerRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x124\n" +
 	"\arestart\x18\x02 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\x124\n" +
-	"\tresources\x18\x03 \x01(\v2\x16.micropod.v1.ResourcesR\tresources\"O\n" +
+	"\tresources\x18\x03 \x01(\v2\x16.micropod.v1.ResourcesR\tresources\x121\n" +
+	"\x12idle_timeout_nanos\x18\x04 \x01(\x03H\x00R\x10idleTimeoutNanos\x88\x01\x01B\x15\n" +
+	"\x13_idle_timeout_nanos\"O\n" +
 	"\x17UpdateContainerResponse\x124\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"L\n" +
 	"\x14KillContainerRequest\x12\x1c\n" +
@@ -5362,7 +5393,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x17PruneContainersResponse\x12\x18\n" +
 	"\adeleted\x18\x01 \x03(\tR\adeleted\x12\x1f\n" +
 	"\vfreed_bytes\x18\x02 \x01(\x03R\n" +
-	"freedBytes*\xb4\x02\n" +
+	"freedBytes*\xd3\x02\n" +
 	"\x0eContainerState\x12\x1f\n" +
 	"\x1bCONTAINER_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONTAINER_STATE_CREATED\x10\x01\x12\x1c\n" +
@@ -5373,7 +5404,9 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x15CONTAINER_STATE_ERROR\x10\x06\x12\x1e\n" +
 	"\x1aCONTAINER_STATE_RESTARTING\x10\a\x12\x1a\n" +
 	"\x16CONTAINER_STATE_PAUSED\x10\b\x12\x18\n" +
-	"\x14CONTAINER_STATE_DEAD\x10\t*r\n" +
+	"\x14CONTAINER_STATE_DEAD\x10\t\x12\x1d\n" +
+	"\x19CONTAINER_STATE_SUSPENDED\x10\n" +
+	"*r\n" +
 	"\n" +
 	"ChangeKind\x12\x1b\n" +
 	"\x17CHANGE_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -5542,100 +5575,101 @@ var file_micropod_v1_containers_proto_depIdxs = []int32{
 	5,  // 28: micropod.v1.Container.health:type_name -> micropod.v1.Health
 	83, // 29: micropod.v1.Container.networks:type_name -> micropod.v1.NetworkEndpoint
 	81, // 30: micropod.v1.Container.ports:type_name -> micropod.v1.PortMapping
-	10, // 31: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
-	84, // 32: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
-	85, // 33: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
-	12, // 34: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 35: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 36: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 37: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
-	2,  // 38: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
-	8,  // 39: micropod.v1.UpdateContainerRequest.resources:type_name -> micropod.v1.Resources
-	12, // 40: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 41: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 42: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
-	32, // 43: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
-	34, // 44: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
-	33, // 45: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	37, // 46: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	38, // 47: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	38, // 48: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
-	11, // 49: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	36, // 50: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
-	34, // 51: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	11, // 52: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	12, // 53: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	76, // 54: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	12, // 55: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	78, // 56: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	78, // 57: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	78, // 58: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	34, // 59: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	53, // 60: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
-	78, // 61: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
-	53, // 62: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
-	57, // 63: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
-	61, // 64: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
-	1,  // 65: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
-	64, // 66: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
-	78, // 67: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
-	67, // 68: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
-	78, // 69: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
-	78, // 70: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
-	86, // 71: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
-	13, // 72: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	15, // 73: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	17, // 74: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	19, // 75: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	21, // 76: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
-	23, // 77: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	25, // 78: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
-	27, // 79: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
-	29, // 80: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	31, // 81: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	39, // 82: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	41, // 83: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	43, // 84: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	45, // 85: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	47, // 86: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	49, // 87: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	51, // 88: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
-	54, // 89: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
-	56, // 90: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
-	59, // 91: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
-	62, // 92: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
-	65, // 93: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
-	68, // 94: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
-	70, // 95: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
-	14, // 96: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	16, // 97: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	18, // 98: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	20, // 99: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	22, // 100: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
-	24, // 101: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	26, // 102: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
-	28, // 103: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
-	30, // 104: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	35, // 105: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	40, // 106: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	42, // 107: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	44, // 108: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	46, // 109: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	48, // 110: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	50, // 111: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	52, // 112: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
-	55, // 113: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
-	58, // 114: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
-	60, // 115: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
-	63, // 116: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
-	66, // 117: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
-	69, // 118: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
-	71, // 119: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
-	96, // [96:120] is the sub-list for method output_type
-	72, // [72:96] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	78, // 31: micropod.v1.Container.suspended_at:type_name -> google.protobuf.Timestamp
+	10, // 32: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
+	84, // 33: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
+	85, // 34: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
+	12, // 35: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 36: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 37: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 38: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
+	2,  // 39: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
+	8,  // 40: micropod.v1.UpdateContainerRequest.resources:type_name -> micropod.v1.Resources
+	12, // 41: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 42: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 43: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
+	32, // 44: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
+	34, // 45: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
+	33, // 46: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
+	37, // 47: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	38, // 48: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	38, // 49: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	11, // 50: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
+	36, // 51: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	34, // 52: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	11, // 53: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	12, // 54: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	76, // 55: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	12, // 56: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	78, // 57: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	78, // 58: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	78, // 59: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	34, // 60: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	53, // 61: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
+	78, // 62: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
+	53, // 63: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
+	57, // 64: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
+	61, // 65: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
+	1,  // 66: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
+	64, // 67: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
+	78, // 68: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
+	67, // 69: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
+	78, // 70: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
+	78, // 71: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
+	86, // 72: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
+	13, // 73: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	15, // 74: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	17, // 75: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	19, // 76: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	21, // 77: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
+	23, // 78: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	25, // 79: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
+	27, // 80: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
+	29, // 81: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	31, // 82: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	39, // 83: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	41, // 84: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	43, // 85: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	45, // 86: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	47, // 87: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	49, // 88: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	51, // 89: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
+	54, // 90: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
+	56, // 91: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
+	59, // 92: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
+	62, // 93: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
+	65, // 94: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
+	68, // 95: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
+	70, // 96: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
+	14, // 97: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	16, // 98: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	18, // 99: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	20, // 100: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	22, // 101: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
+	24, // 102: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	26, // 103: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
+	28, // 104: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
+	30, // 105: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	35, // 106: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	40, // 107: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	42, // 108: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	44, // 109: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	46, // 110: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	48, // 111: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	50, // 112: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	52, // 113: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
+	55, // 114: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
+	58, // 115: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
+	60, // 116: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
+	63, // 117: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
+	66, // 118: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
+	69, // 119: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
+	71, // 120: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
+	97, // [97:121] is the sub-list for method output_type
+	73, // [73:97] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }
@@ -5651,6 +5685,7 @@ func file_micropod_v1_containers_proto_init() {
 	}
 	file_micropod_v1_containers_proto_msgTypes[15].OneofWrappers = []any{}
 	file_micropod_v1_containers_proto_msgTypes[17].OneofWrappers = []any{}
+	file_micropod_v1_containers_proto_msgTypes[19].OneofWrappers = []any{}
 	file_micropod_v1_containers_proto_msgTypes[29].OneofWrappers = []any{
 		(*AttachRequest_Open)(nil),
 		(*AttachRequest_Stdin)(nil),

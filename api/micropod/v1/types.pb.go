@@ -38,20 +38,24 @@ const (
 	VMState_VM_STATE_STOPPING    VMState = 6
 	VMState_VM_STATE_STOPPED     VMState = 7
 	VMState_VM_STATE_ERROR       VMState = 8
+	VMState_VM_STATE_SUSPENDING  VMState = 9  // saved to disk, its VMM ending
+	VMState_VM_STATE_SUSPENDED   VMState = 10 // saved to disk; StartVM goes on from there
 )
 
 // Enum value maps for VMState.
 var (
 	VMState_name = map[int32]string{
-		0: "VM_STATE_UNSPECIFIED",
-		1: "VM_STATE_CREATING",
-		2: "VM_STATE_STARTING",
-		3: "VM_STATE_RUNNING",
-		4: "VM_STATE_PAUSING",
-		5: "VM_STATE_PAUSED",
-		6: "VM_STATE_STOPPING",
-		7: "VM_STATE_STOPPED",
-		8: "VM_STATE_ERROR",
+		0:  "VM_STATE_UNSPECIFIED",
+		1:  "VM_STATE_CREATING",
+		2:  "VM_STATE_STARTING",
+		3:  "VM_STATE_RUNNING",
+		4:  "VM_STATE_PAUSING",
+		5:  "VM_STATE_PAUSED",
+		6:  "VM_STATE_STOPPING",
+		7:  "VM_STATE_STOPPED",
+		8:  "VM_STATE_ERROR",
+		9:  "VM_STATE_SUSPENDING",
+		10: "VM_STATE_SUSPENDED",
 	}
 	VMState_value = map[string]int32{
 		"VM_STATE_UNSPECIFIED": 0,
@@ -63,6 +67,8 @@ var (
 		"VM_STATE_STOPPING":    6,
 		"VM_STATE_STOPPED":     7,
 		"VM_STATE_ERROR":       8,
+		"VM_STATE_SUSPENDING":  9,
+		"VM_STATE_SUSPENDED":   10,
 	}
 )
 
@@ -853,7 +859,7 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"ip_address\x18\x14 \x01(\tR\tipAddress\x128\n" +
 	"\bnetworks\x18\x15 \x03(\v2\x1c.micropod.v1.NetworkEndpointR\bnetworks\x12=\n" +
-	"\rport_mappings\x18\x16 \x03(\v2\x18.micropod.v1.PortMappingR\fportMappings*\xd3\x01\n" +
+	"\rport_mappings\x18\x16 \x03(\v2\x18.micropod.v1.PortMappingR\fportMappings*\x84\x02\n" +
 	"\aVMState\x12\x18\n" +
 	"\x14VM_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11VM_STATE_CREATING\x10\x01\x12\x15\n" +
@@ -863,7 +869,10 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\x0fVM_STATE_PAUSED\x10\x05\x12\x15\n" +
 	"\x11VM_STATE_STOPPING\x10\x06\x12\x14\n" +
 	"\x10VM_STATE_STOPPED\x10\a\x12\x12\n" +
-	"\x0eVM_STATE_ERROR\x10\bB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
+	"\x0eVM_STATE_ERROR\x10\b\x12\x17\n" +
+	"\x13VM_STATE_SUSPENDING\x10\t\x12\x16\n" +
+	"\x12VM_STATE_SUSPENDED\x10\n" +
+	"B9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
 
 var (
 	file_micropod_v1_types_proto_rawDescOnce sync.Once

@@ -26,7 +26,7 @@ type Machines struct {
 	Programs map[string]Program
 
 	sync.Mutex
-	// Fail makes the next call of a method ("Create", "Start", "Stop", "Pause", "Resume", "Save", "CreateFrom", "Delete", "StartContainer") fail, once.
+	// Fail makes the next call of a method ("Create", "Start", "Stop", "Pause", "Resume", "Suspend", "Wake", "Save", "CreateFrom", "Delete", "StartContainer") fail, once.
 	Fail map[string]error
 	// Before is called at the begin of a method, without lock.
 	Before func(method string)
@@ -47,6 +47,9 @@ type vm struct {
 	guest *Guest
 	ended chan struct{}
 	from  string // id of the snapshot that its next start restores
+
+	asleep *Guest        // of a suspended one, whose guest is nil
+	woken  chan struct{} // closed when asleep ends
 }
 
 // NewMachines makes a world without machines.
@@ -157,6 +160,11 @@ func (m *Machines) end(id string, state machine.State, reason string) error {
 		return &machine.NotFoundError{Ref: id}
 	}
 	guest := v.guest
+	if v.asleep != nil {
+		guest, v.asleep = v.asleep, nil
+		v.info.SuspendedAt = time.Time{}
+		close(v.woken)
+	}
 	v.guest = nil
 	if guest != nil {
 		v.info.State, v.info.Reason, v.info.StoppedAt = state, reason, time.Now()
@@ -243,6 +251,19 @@ func (m *Machines) Session(ctx context.Context, id string) (container.Session, e
 	m.Lock()
 	defer m.Unlock()
 	v := m.all[id]
+	for v != nil && v.asleep != nil {
+		woken := v.woken
+		m.Unlock()
+		select {
+		case <-woken:
+		case <-ctx.Done():
+		}
+		m.Lock()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		v = m.all[id]
+	}
 	if v == nil {
 		return nil, &machine.NotFoundError{Ref: id}
 	}
