@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	v1 "github.com/micropod/micropod/api/micropod/v1"
 	"github.com/micropod/micropod/internal/config"
@@ -187,6 +188,10 @@ func TestContainerStatus(t *testing.T) {
 		"Starting":                            {State: v1.ContainerState_CONTAINER_STATE_STARTING},
 		"Stopping":                            {State: v1.ContainerState_CONTAINER_STATE_STOPPING},
 		"Error":                               {State: v1.ContainerState_CONTAINER_STATE_ERROR},
+		"Suspended":                           {State: v1.ContainerState_CONTAINER_STATE_SUSPENDED},
+		"Suspended 3 minutes ago (a b)": {
+			State: v1.ContainerState_CONTAINER_STATE_SUSPENDED, SuspendedAt: timestamppb.New(time.Now().Add(-3 * time.Minute)), Error: "a  b",
+		},
 		"Error: two \uFFFD":                   {State: v1.ContainerState_CONTAINER_STATE_ERROR, Error: "two\t\x1b"},
 		"Error: " + long[:errorWidth-1] + "…": {State: v1.ContainerState_CONTAINER_STATE_ERROR, Error: long},
 	} {
