@@ -79,7 +79,7 @@ var mayImport = map[string]string{
 	"cri":    "machine container image store events network version",
 	// The core.
 	"container": "tracing api/agent machine guest image store events undo diskuse snapshot sparse fault",
-	"machine":   "tracing api/agent vmm guest network rootfs store events undo diskuse sparse template snapshot version fault",
+	"machine":   "tracing api/agent vmm guest network rootfs store events undo diskuse sealed sparse template snapshot version fault",
 	// Leaves never import each other or the core, but for what they are made of.
 	"vmm":      "undo sparse tracing",
 	"guest":    "api/agent",
