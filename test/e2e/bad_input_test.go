@@ -34,7 +34,7 @@ func TestBadInput(t *testing.T) {
 		{"no image", []string{"run"}, 125, []string{"needs an image"}},
 		{"unknown capability", []string{"run", "--rm", "--cap-add", "FLY", "busybox", "true"}, 125, []string{"FLY"}},
 		{"bad size", []string{"run", "-m", "much", "busybox"}, 125, []string{"much", "512m"}},
-		{"ports", []string{"run", "-p", "80:80", "busybox"}, 125, []string{"no network"}},
+		{"ports", []string{"run", "-p", "80:http", "busybox"}, 125, []string{"80:http"}},
 		{"volumes", []string{"run", "-v", "/a:/b", "busybox"}, 125, []string{"host directories"}},
 		{"terminal without one", []string{"run", "--rm", "-it", "busybox", "sh"}, 125, []string{"not a TTY"}},
 		{"unknown container", []string{"start", "nobody"}, 1, []string{"nobody"}},
