@@ -184,11 +184,11 @@ func TestContainerStatus(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("very ", 30)
 	for want, c := range map[string]*v1.Container{
-		"Created":                             {State: v1.ContainerState_CONTAINER_STATE_CREATED},
-		"Starting":                            {State: v1.ContainerState_CONTAINER_STATE_STARTING},
-		"Stopping":                            {State: v1.ContainerState_CONTAINER_STATE_STOPPING},
-		"Error":                               {State: v1.ContainerState_CONTAINER_STATE_ERROR},
-		"Suspended":                           {State: v1.ContainerState_CONTAINER_STATE_SUSPENDED},
+		"Created":   {State: v1.ContainerState_CONTAINER_STATE_CREATED},
+		"Starting":  {State: v1.ContainerState_CONTAINER_STATE_STARTING},
+		"Stopping":  {State: v1.ContainerState_CONTAINER_STATE_STOPPING},
+		"Error":     {State: v1.ContainerState_CONTAINER_STATE_ERROR},
+		"Suspended": {State: v1.ContainerState_CONTAINER_STATE_SUSPENDED},
 		"Suspended 3 minutes ago (a b)": {
 			State: v1.ContainerState_CONTAINER_STATE_SUSPENDED, SuspendedAt: timestamppb.New(time.Now().Add(-3 * time.Minute)), Error: "a  b",
 		},
