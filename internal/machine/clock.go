@@ -19,8 +19,10 @@ const (
 	// clockTries is how often the clock is corrected before a start goes on: one time does for a guest that has the
 	// host to itself. On a busy host it goes on beside the start, for clockPatience.
 	clockTries    = 3
-	clockPatience = time.Minute
+	clockPatience = 10 * time.Minute
 	clockPause    = 100 * time.Millisecond
+	// clockPauseMost: when a host is no longer busy, its guests' clocks are right as soon.
+	clockPauseMost = 2 * time.Second
 )
 
 // clock is what a guest's clock was read as.
@@ -61,7 +63,7 @@ func (m *machine) correctClock(ctx context.Context, session *guest.Session, c cl
 func (m *machine) correctLater(session *guest.Session, c clock) {
 	ctx, cancel := context.WithTimeout(m.s.life, clockPatience)
 	defer cancel()
-	for pause := clockPause; !c.right(); pause *= 2 { // a host that is too busy is not to be made busier
+	for pause := clockPause; !c.right(); pause = min(2*pause, clockPauseMost) { // a host that is too busy is not to be made busier
 		sleep(ctx, pause)
 		var err error
 		if c, err = moveClock(ctx, session, c); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,11 +42,34 @@ func (h *Host) hold(s *Slot, ports []Port) (_ *held, err error) {
 		}
 	}()
 	for _, p := range ports {
-		if err := all.holdFirst(h, p); err != nil {
-			return nil, h.blame(err)
+		if err := h.holdOne(all, p); err != nil {
+			return nil, err
 		}
 	}
 	return all, nil
+}
+
+// A port that was just let go of is for a moment still that of a child of this process that has not executed
+// its program yet: nobody owns it then.
+const (
+	holdTries = 20
+	holdPause = 10 * time.Millisecond
+)
+
+func (h *Host) holdOne(all *held, p Port) error {
+	for try := 1; ; try++ {
+		err := all.holdFirst(h, p)
+		if err == nil {
+			return nil
+		}
+		err = h.blame(err)
+		var used *PortError
+		ownerless := errors.As(err, &used) && errors.Is(err, unix.EADDRINUSE) && used.Slot == "" && used.PID == 0
+		if !ownerless || try == holdTries {
+			return err
+		}
+		time.Sleep(holdPause)
+	}
 }
 
 // anyTries is how many free ports are tried when one is wanted for both families: the

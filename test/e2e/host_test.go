@@ -275,8 +275,14 @@ func (h *host) close() error {
 			}
 		}
 	}
-	errs = append(errs, h.signalDaemon(syscall.SIGTERM), h.leaks())
-	return errors.Join(errs...)
+	errs = append(errs, h.signalDaemon(syscall.SIGTERM))
+	if h.leaks() != nil { // what an end leaves behind the next start of the daemon must remove
+		if r := h.command(ctx, nil, "ps", "-q"); r.code != 0 {
+			errs = append(errs, fmt.Errorf("starting the daemon on what the last one left: %v", r))
+		}
+		errs = append(errs, h.signalDaemon(syscall.SIGTERM))
+	}
+	return errors.Join(append(errs, h.leaks())...)
 }
 
 // leaks tells of processes, mounts and folders of machines that outlived them.

@@ -49,7 +49,7 @@ func enter(t *testing.T) bool {
 	if kvmhost.Inside() {
 		return true
 	}
-	if testing.Short() || os.Getenv("MICROPOD_TEST_ALL") == "" {
+	if testing.Short() || os.Getenv("MICROPOD_KVMHOST") == "" {
 		t.Skip("boots a KVM host in software and many machines in it: make kvmhost runs it")
 	}
 	files, err := makeGuest(t.Context(), t.TempDir())
