@@ -142,9 +142,17 @@ func loadProgram(code []byte) (int, error) {
 	return fd, err
 }
 
+const maxBPFTries = 100
+
 // bpf is bpf(2).
 func bpf(command uintptr, attr unsafe.Pointer, size uintptr) (int, error) {
-	n, _, errno := unix.Syscall(unix.SYS_BPF, command, uintptr(attr), size)
+	var n uintptr
+	errno := unix.EAGAIN
+	// The kernel's check of a program ends with EAGAIN when a signal is pending (kernel/bpf/verifier.c), and Go
+	// sends its threads signals.
+	for try := 0; errno == unix.EAGAIN && try < maxBPFTries; try++ {
+		n, _, errno = unix.Syscall(unix.SYS_BPF, command, uintptr(attr), size)
+	}
 	switch errno {
 	case 0:
 		return int(n), nil
