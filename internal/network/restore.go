@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"github.com/vishvananda/netlink"
 )
 
 // restore brings the host to what is on record, and the other way round: networks are
@@ -114,6 +116,9 @@ func (h *Host) sweep(networks []Network, slots map[string]bool) error {
 		ours[h.owner("slot", id)] = true
 	}
 	links, err := h.links.LinkList()
+	for try := 0; errors.Is(err, netlink.ErrDumpInterrupted) && try < 20; try++ { // others changed some meanwhile
+		links, err = h.links.LinkList()
+	}
 	if err != nil {
 		return fmt.Errorf("listing the host's devices: %w", err)
 	}
