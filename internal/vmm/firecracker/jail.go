@@ -93,7 +93,7 @@ func (e *Engine) spawn(j *jail, stdout, stderr *os.File) (*process.Process, erro
 		if err := j.link(); err != nil {
 			return nil, err
 		}
-		return process.Start(cmd, func() error { return enterNetNS(j.config.NetNS) })
+		return process.Start(cmd, func() error { return process.EnterNetNS(j.config.NetNS) })
 	}
 	if err := os.Mkdir(j.base(), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err

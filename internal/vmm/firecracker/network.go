@@ -6,12 +6,12 @@ package firecracker
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/vmm"
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 // tapName is the host's device of interface i: a spare one has a TAP joined to nothing, made by us.
@@ -38,12 +38,12 @@ func (j *jail) enterNetwork() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("making a network namespace: %w", err)
 		}
-	} else if err := enterNetNS(j.config.NetNS); err != nil {
+	} else if err := process.EnterNetNS(j.config.NetNS); err != nil {
 		return err
 	}
 	for i, n := range j.config.Interfaces {
 		if !isSpare(n) {
-			if err := checkDevice(n.TAP); err != nil {
+			if err := process.CheckDevice(n.TAP); err != nil {
 				return fmt.Errorf("looking for TAP %s: %w", n.TAP, err)
 			}
 			continue
@@ -53,37 +53,6 @@ func (j *jail) enterNetwork() error {
 		}
 	}
 	return nil
-}
-
-// enterNetNS takes the calling thread, which must be locked, into the namespace at path;
-// empty: the one it is in.
-func enterNetNS(path string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("opening the network namespace: %w", err)
-	}
-	defer f.Close()
-	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("entering the network namespace %s: %w", path, err)
-	}
-	return nil
-}
-
-// checkDevice says whether the namespace has the device: Firecracker would try to make it.
-func checkDevice(name string) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	request, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	return unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request)
 }
 
 // makeTAP makes a TAP that stays until its namespace ends, or finds it made.

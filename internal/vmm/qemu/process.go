@@ -28,7 +28,7 @@ func spawn(binary string, args []string, c vmm.Config, files []*os.File, stderr 
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(c.UID), Gid: uint32(c.GID), Groups: groups}
 	}
 	return process.Start(cmd, func() error {
-		if err := enterNetNS(c.NetNS); err != nil {
+		if err := process.EnterNetNS(c.NetNS); err != nil {
 			return err
 		}
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

@@ -9,6 +9,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/vmm/process"
 )
 
 const (
@@ -41,9 +43,9 @@ func openTAPHere(netns, name string) (*os.File, error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return nil, fmt.Errorf("making a network namespace: %w", err)
 		}
-	} else if err := enterNetNS(netns); err != nil {
+	} else if err := process.EnterNetNS(netns); err != nil {
 		return nil, err
-	} else if err := checkDevice(name); err != nil {
+	} else if err := process.CheckDevice(name); err != nil {
 		return nil, fmt.Errorf("looking for TAP %s: %w", name, err)
 	}
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -58,21 +60,6 @@ func openTAPHere(netns, name string) (*os.File, error) {
 	return f, nil
 }
 
-// checkDevice says whether the namespace has the device: TUNSETIFF would make a new one,
-// joined to nothing, under a name that is not there.
-func checkDevice(name string) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	request, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	return unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request)
-}
-
 // attach binds an open tunDevice to the TAP. Frames have the header that tells of checksums and
 // segments left to do (linux/if_tun.h: IFF_VNET_HDR).
 func attach(f *os.File, name string) error {
@@ -82,21 +69,4 @@ func attach(f *os.File, name string) error {
 	}
 	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	return unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, request)
-}
-
-// enterNetNS takes the calling thread, which must be locked, into the namespace at path;
-// empty: the one it is in.
-func enterNetNS(path string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("opening the network namespace: %w", err)
-	}
-	defer f.Close()
-	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("entering the network namespace %s: %w", path, err)
-	}
-	return nil
 }
