@@ -226,7 +226,7 @@ func (h *Host) removeNetwork(n Network) error {
 
 // uplinkMTU is that of the device of the host's default route, or Ethernet's.
 func (h *Host) uplinkMTU() int {
-	routes, err := h.links.RouteList(nil, netlink.FAMILY_ALL)
+	routes, err := dump(func() ([]netlink.Route, error) { return h.links.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return defaultMTU
 	}

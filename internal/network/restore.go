@@ -9,8 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-
-	"github.com/vishvananda/netlink"
 )
 
 // restore brings the host to what is on record, and the other way round: networks are
@@ -115,10 +113,7 @@ func (h *Host) sweep(networks []Network, slots map[string]bool) error {
 	for id := range slots {
 		ours[h.owner("slot", id)] = true
 	}
-	links, err := h.links.LinkList()
-	for try := 0; errors.Is(err, netlink.ErrDumpInterrupted) && try < 20; try++ { // others changed some meanwhile
-		links, err = h.links.LinkList()
-	}
+	links, err := dump(h.links.LinkList)
 	if err != nil {
 		return fmt.Errorf("listing the host's devices: %w", err)
 	}

@@ -121,7 +121,9 @@ func chooseULA() Subnet {
 // hostPrefixes are what the host has addresses in or routes to, default routes aside.
 func (h *Host) hostPrefixes() ([]netip.Prefix, error) {
 	var taken []netip.Prefix
-	routes, err := h.links.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: 0}, netlink.RT_FILTER_TABLE)
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return h.links.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: 0}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the host's routes: %w", err)
 	}
