@@ -40,6 +40,7 @@ type containerFlags struct {
 	kernel, engine                                        string
 	kernelArgs                                            []string
 	nested                                                bool
+	disk                                                  diskFlags
 }
 
 func (o *containerFlags) addFlags(f *pflag.FlagSet) {
@@ -127,6 +128,7 @@ func (o *containerFlags) addMachine(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.kernelArgs, "kernel-arg", nil, "add an `argument` to the kernel's command line")
 	f.StringVar(&o.engine, "engine", "auto", "`engine` that runs the machine")
 	f.BoolVar(&o.nested, "nested", false, "let the machine run virtual machines itself")
+	o.disk.addFlags(f)
 }
 
 func (o *containerFlags) addIdle(f *pflag.FlagSet) {
@@ -151,7 +153,7 @@ func (o *containerFlags) config(f *pflag.FlagSet, args []string) (*v1.ContainerC
 		}
 	}
 	for _, step := range []func(*v1.ContainerConfig) error{
-		o.readEnv, o.readLabels, o.readMounts, o.readSecurity, o.readResources, o.readMachine, o.readNetwork, o.readRestart, o.health.read, o.log.read,
+		o.readEnv, o.readLabels, o.readMounts, o.readSecurity, o.readResources, o.disk.check, o.readMachine, o.readNetwork, o.readRestart, o.health.read, o.log.read,
 	} {
 		if err := step(c); err != nil {
 			return nil, err
@@ -268,7 +270,7 @@ func (o *containerFlags) readMachine(c *v1.ContainerConfig) error {
 func (o *containerFlags) machine() *v1.VMConfig {
 	return &v1.VMConfig{
 		VcpuCount: o.vcpus, KernelImagePath: o.kernel, KernelArgs: strings.Join(o.kernelArgs, " "),
-		Engine: o.engine, Nested: o.nested,
+		Engine: o.engine, Nested: o.nested, RateLimiters: o.disk.limiters,
 	}
 }
 

@@ -22,6 +22,7 @@ func newUpdate(a *app) *cobra.Command {
 
 The machine keeps its size, so a limit cannot be raised beyond its memory and vCPUs.`,
 		Example: `  micropod update --memory 256m --cpus 0.5 web
+  micropod update --disk-bps 20m --disk-iops 500 web
   micropod update --restart unless-stopped web db`,
 		Args: needArgs(1, "container"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -45,6 +46,7 @@ The machine keeps its size, so a limit cannot be raised beyond its memory and vC
 	o.addCgroup(c.Flags())
 	addRestart(c.Flags(), &policy)
 	o.addIdle(c.Flags())
+	o.disk.addFlags(c.Flags())
 	refuseCgroup(c.Flags())
 	return c
 }
@@ -68,7 +70,11 @@ func (o *containerFlags) update(f *pflag.FlagSet, policy string) (*v1.UpdateCont
 	if f.Changed("idle-timeout") {
 		r.IdleTimeoutNanos = proto.Int64(o.idleTimeout.Nanoseconds())
 	}
-	if r.Resources == nil && r.Restart == nil && r.IdleTimeoutNanos == nil {
+	if err := o.disk.check(nil); err != nil {
+		return nil, err
+	}
+	r.RateLimiters = o.disk.limiters
+	if r.Resources == nil && r.RateLimiters == nil && r.Restart == nil && r.IdleTimeoutNanos == nil {
 		return nil, usagef("give a limit, such as --memory 256m, --restart or --idle-timeout", "there is nothing to change")
 	}
 	return r, nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/micropod/micropod/internal/container/ocispec"
 	"github.com/micropod/micropod/internal/image"
+	"github.com/micropod/micropod/internal/machine"
 )
 
 // Config is what a user asks for. Empty fields take the image's values, then defaults.
@@ -54,6 +55,7 @@ type VM struct {
 	Annotations map[string]string
 	Engine      string
 	Nested      bool
+	DiskLimit   machine.RateLimit // of each of its drives
 }
 
 // Exit tells how a process ended.

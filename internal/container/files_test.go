@@ -11,9 +11,11 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/micropod/micropod/internal/container"
 	"github.com/micropod/micropod/internal/container/ocispec"
+	"github.com/micropod/micropod/internal/machine"
 )
 
 func tarOf(name, content string) *bytes.Buffer {
@@ -144,6 +146,12 @@ func TestStatsTopUpdateRenamePrune(t *testing.T) {
 		t.Errorf("processes are %v, %v", list, err)
 	}
 	var invalid *container.InvalidError
+	if _, err := w.LimitDisks(w.soon(), i.ID, machine.LimitChange{Ops: &machine.TokenBucket{Size: 5, Refill: time.Second}}); err != nil || w.machines.Limited[i.MachineID].Ops.Size != 5 {
+		t.Errorf("limiting its disks: %v, its machine was asked for %+v", err, w.machines.Limited)
+	}
+	if _, err := w.LimitDisks(w.soon(), "nobody", machine.LimitChange{}); err == nil {
+		t.Error("the disks of a container that is not there were limited")
+	}
 	if _, err := w.SetLimits(w.soon(), i.ID, ocispec.Resources{MemoryBytes: 1 << 50}); !errors.As(err, &invalid) {
 		t.Errorf("more memory than the machine has: %v", err)
 	}

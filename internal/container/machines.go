@@ -35,6 +35,7 @@ type Machines interface {
 	Ended(id string) (<-chan struct{}, error)
 	Session(ctx context.Context, id string) (Session, error)
 	Stats(ctx context.Context, id string) (machine.Stats, error)
+	Limit(ctx context.Context, id string, disk machine.LimitChange, drives map[string]machine.LimitChange) error
 }
 
 // Session is what containers need of a connection to an agent. Its calls and

@@ -19,6 +19,7 @@ func (r *record) machineSpec(rootFS string) machine.Spec {
 		Annotations:  vm.Annotations,
 		Engine:       vm.Engine,
 		Nested:       vm.Nested,
+		DiskLimit:    vm.DiskLimit,
 		Image:        rootFS,
 		ScratchBytes: res.ScratchBytes,
 		Hostname:     r.Config.Hostname,

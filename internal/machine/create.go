@@ -138,15 +138,19 @@ func (s *Service) pickUID(id string, taken map[int]bool) (int, error) {
 	if s.UIDCount == 0 {
 		return 0, nil
 	}
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(id))
-	begin := int(h.Sum32() % uint32(s.UIDCount))
+	begin := int(sumOf(id) % uint32(s.UIDCount))
 	for i := range s.UIDCount {
 		if uid := s.UIDFirst + (begin+i)%s.UIDCount; !taken[uid] {
 			return uid, nil
 		}
 	}
 	return 0, &SpecError{"uid", fmt.Sprintf("all %d user ids for machines are in use", s.UIDCount), "delete machines, or raise uid_count in the configuration"}
+}
+
+func sumOf(id string) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))
+	return h.Sum32()
 }
 
 // forget takes the machine out of the list.

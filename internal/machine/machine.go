@@ -50,6 +50,9 @@ func (s *Service) newMachine(r record) *machine {
 func (m *machine) info() Info {
 	m.mu.Lock()
 	i := m.rec.info()
+	if m.run != nil && m.run.vm != nil {
+		i.Files = m.run.vm.Files()
+	}
 	m.mu.Unlock()
 	i.Joined = m.s.Network.Joined(m.id)
 	return i

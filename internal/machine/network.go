@@ -146,6 +146,10 @@ const ownNetNS = "/proc/self/ns/net"
 
 // interfaces gives the machine its network devices: those that are joined first, then spare ones.
 func (b *boot) interfaces(c *vmm.Config) {
+	if len(b.spec.NICs) > 0 {
+		b.ownInterfaces(c)
+		return
+	}
 	n := b.s.Network.NICs()
 	if n == 0 {
 		return

@@ -71,7 +71,7 @@ type poolShape struct {
 
 // poolKey names the shape of a spec; empty for one that the pool cannot serve.
 func poolKey(s Spec) string {
-	if !s.usual() || s.Image == "" || len(s.Network.Joins) > 0 {
+	if !s.usual() || s.Image == "" || len(s.Network.Joins) > 0 || !s.DiskLimit.IsZero() || s.Log != "" || s.Metrics != "" {
 		return ""
 	}
 	return fmt.Sprintf("%s %d %d %s", s.Engine, s.VCPUs, s.Memory, s.Image)

@@ -29,6 +29,7 @@ func (s *Service) CreateFrom(ctx context.Context, ref string, spec Spec) (Info, 
 		return Info{}, err
 	}
 	spec.VCPUs, spec.Memory, spec.ScratchBytes = was.Spec.VCPUs, was.Spec.Memory, was.Spec.ScratchBytes
+	spec.DiskLimit, spec.Drives = was.Spec.DiskLimit, was.Spec.Drives
 	spec.Kernel, spec.Args, spec.Nested, spec.Engine = was.Spec.Kernel, was.Spec.Args, was.Spec.Nested, was.Spec.Engine
 	info, err := s.create(ctx, spec, &from)
 	if err != nil {

@@ -72,6 +72,9 @@ func (m *machine) saveAs(ctx context.Context, r SaveRequest) (snapshot.Snapshot,
 	if rec := m.record(); rec.State != Running && rec.State != Paused {
 		return snapshot.Snapshot{}, &StateError{ID: m.id, Action: "take a snapshot of", State: rec.State, Reason: rec.Reason}
 	}
+	if err := m.record().Spec.mayBeSaved(); err != nil {
+		return snapshot.Snapshot{}, err
+	}
 	draft, err := m.s.Snapshots.Begin(r.Name, r.Temporary)
 	if err != nil {
 		return snapshot.Snapshot{}, err
@@ -88,6 +91,19 @@ func (m *machine) saveAs(ctx context.Context, r SaveRequest) (snapshot.Snapshot,
 	m.log.Info("snapshot made", "snapshot", made.ID, "name", made.Name, "paused", note.Paused, "bytes", made.Bytes)
 	m.publish("snapshot", "")
 	return made, nil
+}
+
+// mayBeSaved refuses a machine of which there cannot be two: a disk of the user's own is not copied.
+func (s Spec) mayBeSaved() error {
+	for _, d := range s.Drives {
+		if !d.ReadOnly {
+			return &SpecError{fmt.Sprintf("block device %q", d.ID), "a snapshot's machines would all write to " + d.Path, "make it read-only, or stop the machine and copy the disk"}
+		}
+	}
+	if len(s.NICs) > 0 {
+		return &SpecError{"network interfaces", "a snapshot's machines would all be joined to " + s.NICs[0].TAP, "use networks instead"}
+	}
+	return nil
 }
 
 // save fills the draft. What can be done while the machine runs is done before and after the pause.

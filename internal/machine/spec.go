@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/micropod/micropod/internal/vmm"
 )
 
 // Spec says what a machine is made of. Zero fields take the daemon's defaults.
@@ -38,6 +40,13 @@ type Spec struct {
 	Hostname string // empty: the name, else the id
 
 	Network NetworkSpec
+
+	DiskLimit RateLimit // of each drive that has none of its own
+	Drives    []Drive   // the user's
+	NICs      []NIC     // likewise, in place of networks
+
+	// Log and Metrics are files of the user's for what the VMM says and counts; empty: in the machine's folder.
+	Log, Metrics string
 }
 
 // The drive slots of every machine.
@@ -53,9 +62,10 @@ type Info struct {
 	Joined *Joined // to networks, while it runs; nil: to none. Not to be changed.
 
 	State       State
-	Reason      string // why Stopped, Error or Unknown, for people
-	PID         int    // of the VMM; 0 when there is none
-	ConsolePath string // the guest's console output, of the last run; empty before the first
+	Reason      string    // why Stopped, Error or Unknown, for people
+	PID         int       // of the VMM; 0 when there is none
+	Files       vmm.Files // of the VMM, while it runs
+	ConsolePath string    // the guest's console output, of the last run; empty before the first
 
 	CreatedAt, StartedAt, StoppedAt time.Time // StartedAt: agent identified
 
@@ -92,14 +102,15 @@ func (c *Config) complete(ctx context.Context, s Spec) (Spec, error) {
 	if s.Engine == "" || s.Engine == "auto" {
 		s.Engine = c.auto(ctx, s.Nested)
 	}
-	if _, none := c.Network.(noNetwork); !none && !s.Network.None && len(s.Network.Joins) == 0 {
+	if _, none := c.Network.(noNetwork); !none && !s.Network.None && len(s.Network.Joins)+len(s.NICs) == 0 {
 		s.Network.Joins = c.defaultJoins()
 	}
+	s.Drives, s.NICs = slices.Clone(s.Drives), slices.Clone(s.NICs)
 	s.Network.Ports = slices.Clone(s.Network.Ports)
 	for i := range s.Network.Ports {
 		s.Network.Ports[i].Protocol = cmp.Or(s.Network.Ports[i].Protocol, "tcp")
 	}
-	for _, check := range []func(Spec) *SpecError{checkNetwork, checkNames, c.checkSizes, checkKernel, checkLabels, c.checkEngine} {
+	for _, check := range []func(Spec) *SpecError{checkNetwork, checkNames, c.checkSizes, checkKernel, checkLabels, checkDevices, c.checkEngine} {
 		if err := check(s); err != nil {
 			return Spec{}, err
 		}

@@ -223,11 +223,6 @@ func (b *boot) spawn(ctx context.Context) (vmm.Machine, error) {
 
 func (b *boot) config() vmm.Config {
 	uid := b.record().UID
-	drives := make([]vmm.Drive, 2)
-	drives[ImageSlot].ReadOnly = true
-	if !b.blank {
-		drives[ImageSlot].Path, drives[ScratchSlot].Path = b.spec.Image, b.diskPath()
-	}
 	c := vmm.Config{
 		ID:          b.id,
 		Dir:         b.s.runDir(b.id),
@@ -236,13 +231,16 @@ func (b *boot) config() vmm.Config {
 		Kernel:      b.files.Kernel,
 		Initrd:      b.files.Initrd,
 		Args:        b.files.CommandLine(b.spec.VCPUs, b.spec.Args),
-		Drives:      drives,
+		Drives:      b.drives(),
 		UID:         uid,
 		GID:         uid,
 		MemoryLimit: b.spec.Memory + vmmOverhead,
 
 		CgroupParent: cgroupParent,
 		Nested:       b.spec.Nested,
+	}
+	if !b.blank {
+		c.Log, c.Metrics = b.spec.Log, b.spec.Metrics
 	}
 	b.interfaces(&c)
 	return c

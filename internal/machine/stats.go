@@ -10,7 +10,10 @@ import (
 )
 
 // Stats is what a machine's VMM uses at one moment.
-type Stats = vmm.Stats
+type Stats struct {
+	vmm.Stats
+	MemoryLimit int64 // bytes, of VMM and guest together on the host; zero: none
+}
 
 // Stats tells what a machine's VMM uses on the host. A *StateError when it has none.
 func (s *Service) Stats(ctx context.Context, ref string) (Stats, error) {
@@ -28,5 +31,6 @@ func (s *Service) Stats(ctx context.Context, ref string) (Stats, error) {
 	if vm == nil {
 		return Stats{}, &StateError{ID: m.id, Action: "measure", State: rec.State, Reason: rec.Reason}
 	}
-	return vm.Stats(ctx)
+	stats, err := vm.Stats(ctx)
+	return Stats{stats, vm.Record().Config.MemoryLimit}, err
 }

@@ -68,12 +68,14 @@ func contentName(path string) (string, error) {
 
 // usual says whether a template is made for this start when there is none: an odd kernel's would
 // hardly be used again.
-func (s Spec) usual() bool { return s.Kernel == "" && s.Args == "" && !s.Nested }
+func (s Spec) usual() bool {
+	return s.Kernel == "" && s.Args == "" && !s.Nested && !s.hasOwnDevices()
+}
 
 // pickTemplate sets the template to restore from, made now if need be. That there is none is no
 // error: the machine boots then.
 func (b *boot) pickTemplate(ctx context.Context) error {
-	if b.s.Templates == nil || b.blank {
+	if b.s.Templates == nil || b.blank || b.spec.hasOwnDevices() {
 		return nil
 	}
 	key, err := b.templateKey(ctx)

@@ -25,18 +25,26 @@ func (c *containers) Rename(ctx context.Context, r *connect.Request[v1.RenameCon
 	return connect.NewResponse(&v1.RenameContainerResponse{}), err
 }
 
-// Update changes a container's limits, restart policy and idle timeout.
+// Update changes a container's limits, those of its machine's drives, restart policy and idle timeout.
 func (c *containers) Update(ctx context.Context, r *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error) {
 	if err := required("container", r.Msg.Container); err != nil {
 		return nil, err
 	}
-	if r.Msg.Resources == nil && r.Msg.Restart == nil && r.Msg.IdleTimeoutNanos == nil {
+	if r.Msg.Resources == nil && r.Msg.RateLimiters == nil && r.Msg.Restart == nil && r.Msg.IdleTimeoutNanos == nil {
 		return nil, &requestError{"resources", "neither limits nor a restart policy nor an idle timeout are given"}
 	}
+	disk, err := limitChangeFromWire("rate_limiters.disk", r.Msg.RateLimiters.GetDisk())
+	if err != nil {
+		return nil, err
+	}
 	var info container.Info
-	var err error
 	if r.Msg.Resources != nil {
 		if info, err = c.service.SetLimits(ctx, r.Msg.Container, resourcesFromWire(r.Msg.Resources)); err != nil {
+			return nil, err
+		}
+	}
+	if r.Msg.RateLimiters != nil {
+		if info, err = c.service.LimitDisks(ctx, r.Msg.Container, disk); err != nil {
 			return nil, err
 		}
 	}

@@ -30,7 +30,7 @@ func specFromWire(r *v1.CreateVMRequest) (machine.Spec, error) {
 	if err != nil {
 		return machine.Spec{}, err
 	}
-	return machine.Spec{
+	spec := machine.Spec{
 		ID:           r.GetVmId(),
 		Name:         r.GetName(),
 		VCPUs:        int(c.GetVcpuCount()),
@@ -45,7 +45,10 @@ func specFromWire(r *v1.CreateVMRequest) (machine.Spec, error) {
 		ScratchBytes: 0,
 		Hostname:     "",
 		Network:      network,
-	}, nil
+		Log:          c.GetLogPath(),
+		Metrics:      c.GetMetricsPath(),
+	}
+	return spec, devicesOfVM(c, &spec)
 }
 
 // vmNetworkFromWire takes the network "none", alone, for loopback only.
@@ -61,6 +64,7 @@ func vmNetworkFromWire(c *v1.VMConfig) (n machine.NetworkSpec, err error) {
 }
 
 func vmToWire(i machine.Info) *v1.VM {
+	root, drives := drivesToWire(i.Drives)
 	return &v1.VM{
 		Id:          i.ID,
 		Name:        i.Name,
@@ -77,6 +81,13 @@ func vmToWire(i machine.Info) *v1.VM {
 			Nested:          i.Nested,
 			Networks:        joinsToWire(i.Network.Joins),
 			Ports:           portsToWire(i.Network.Ports),
+
+			RootfsPath:        root,
+			BlockDevices:      drives,
+			NetworkInterfaces: nicsToWire(i.NICs),
+			RateLimiters:      limitersToWire(i.DiskLimit),
+			LogPath:           i.Log,
+			MetricsPath:       i.Metrics,
 		},
 		Pid:           uint32(i.PID),
 		ConsolePath:   i.ConsolePath,
@@ -88,6 +99,11 @@ func vmToWire(i machine.Info) *v1.VM {
 		IpAddress:     firstAddress(i.Joined),
 		Networks:      endpointsToWire(i.Joined),
 		PortMappings:  publishedToWire(i.Joined),
+		SocketPath:    i.Files.Socket,
+		LogPath:       i.Files.Log,
+		MetricsPath:   i.Files.Metrics,
+		Labels:        i.Labels,
+		Annotations:   i.Annotations,
 	}
 }
 

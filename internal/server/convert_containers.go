@@ -152,6 +152,13 @@ func vmFromWire(c *v1.VMConfig) (container.VM, error) {
 	if n := c.GetVcpuCount(); n > 1<<16 {
 		return container.VM{}, &requestError{"vcpu_count", fmt.Sprintf("%d is more than 65536", n)}
 	}
+	if c.GetRootfsPath() != "" || c.GetLogPath() != "" || c.GetMetricsPath() != "" || len(c.GetBlockDevices())+len(c.GetNetworkInterfaces()) > 0 {
+		return container.VM{}, &requestError{"vm", "disks, network interfaces and files of the user's own are for machines without containers: FCControl.CreateVM"}
+	}
+	limit, err := limitFromWire("rate_limiters.disk", c.GetRateLimiters().GetDisk())
+	if err != nil {
+		return container.VM{}, err
+	}
 	return container.VM{
 		VCPUs:       int(c.GetVcpuCount()),
 		MemoryBytes: int64(c.GetMemSizeMib()) * mib,
@@ -161,6 +168,7 @@ func vmFromWire(c *v1.VMConfig) (container.VM, error) {
 		Annotations: c.GetAnnotations(),
 		Engine:      c.GetEngine(),
 		Nested:      c.GetNested(),
+		DiskLimit:   limit,
 	}, nil
 }
 
@@ -174,6 +182,7 @@ func vmConfigToWire(c container.VM) *v1.VMConfig {
 		Annotations:     c.Annotations,
 		Engine:          c.Engine,
 		Nested:          c.Nested,
+		RateLimiters:    limitersToWire(c.DiskLimit),
 	}
 }
 

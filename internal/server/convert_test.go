@@ -72,8 +72,10 @@ func TestVMToWireIsWhole(t *testing.T) {
 		Endpoints: []machine.Endpoint{{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}}},
 		Ports:     make([]machine.Port, 1),
 	}
+	info.NICs = make([]machine.NIC, 1)
+	info.Drives = []machine.Drive{{ID: rootDrive, Path: "/root", Root: true}, {ID: "other"}}
 	vm := vmToWire(info)
-	if names := unset(vm.ProtoReflect(), "resident_bytes"); len(names) > 0 {
+	if names := unset(vm.ProtoReflect(), "resident_bytes", "resources", "sandbox_id"); len(names) > 0 {
 		t.Errorf("fields of VM that are not filled: %v", names)
 	}
 	if names := unset(vm.Config.ProtoReflect()); len(names) > 0 {

@@ -133,7 +133,7 @@ func (f *fcControl) DeleteVM(ctx context.Context, r *connect.Request[v1.DeleteVM
 	if err != nil {
 		return nil, err
 	}
-	if owner, ok := f.owner(info.ID); ok {
+	if owner, ok := f.owners()[info.ID]; ok {
 		_, err = f.containers.Remove(ctx, owner, r.Msg.Force)
 	} else {
 		err = f.machines.Delete(ctx, info.ID, r.Msg.Force)
@@ -151,7 +151,8 @@ func (f *fcControl) GetVM(ctx context.Context, r *connect.Request[v1.GetVMReques
 		return nil, err
 	}
 	if stats, err := f.machines.Stats(ctx, vm.Id); err == nil {
-		vm.ResidentBytes = uint64(max(stats.ResidentBytes, 0))
+		vm.Resources = resourcesOfVM(stats)
+		vm.ResidentBytes = vm.Resources.ResidentBytes
 	}
 	return connect.NewResponse(&v1.GetVMResponse{Vm: vm}), nil
 }
@@ -159,12 +160,43 @@ func (f *fcControl) GetVM(ctx context.Context, r *connect.Request[v1.GetVMReques
 // ListVMs tells of all machines that have the labels.
 func (f *fcControl) ListVMs(_ context.Context, r *connect.Request[v1.ListVMsRequest]) (*connect.Response[v1.ListVMsResponse], error) {
 	answer := &v1.ListVMsResponse{}
+	owners := f.owners()
 	for _, info := range f.machines.List() {
 		if hasLabels(info.Labels, r.Msg.Labels) {
-			answer.Vms = append(answer.Vms, vmToWire(info))
+			vm := vmToWire(info)
+			vm.SandboxId = owners[info.ID]
+			answer.Vms = append(answer.Vms, vm)
 		}
 	}
 	return connect.NewResponse(answer), nil
+}
+
+// UpdateVMResources changes limits of drives.
+func (f *fcControl) UpdateVMResources(ctx context.Context, r *connect.Request[v1.UpdateVMResourcesRequest]) (*connect.Response[v1.UpdateVMResourcesResponse], error) {
+	if err := required("vm_id", r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	if r.Msg.RateLimiters == nil && len(r.Msg.BlockDevices) == 0 {
+		return nil, &requestError{"rate_limiters", "neither these nor block devices are given"}
+	}
+	disk, err := limitChangeFromWire("rate_limiters.disk", r.Msg.RateLimiters.GetDisk())
+	if err != nil {
+		return nil, err
+	}
+	drives := map[string]machine.LimitChange{}
+	for _, b := range r.Msg.BlockDevices {
+		if b.GetPathOnHost() != "" || b.GetIsRootDevice() || b.GetIsReadOnly() {
+			return nil, &requestError{"block_devices", "of a machine's drive its rate limiter alone can change"}
+		}
+		if drives[b.GetDriveId()], err = limitChangeFromWire("block_devices.rate_limiter", b.GetRateLimiter()); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.machines.Limit(ctx, r.Msg.VmId, disk, drives); err != nil {
+		return nil, err
+	}
+	vm, err := f.vm(r.Msg.VmId)
+	return connect.NewResponse(&v1.UpdateVMResourcesResponse{Vm: vm}), err
 }
 
 // ConsoleLog reads a machine's console; it may be named by its container.
@@ -185,17 +217,18 @@ func (f *fcControl) vm(ref string) (*v1.VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	return vmToWire(info), nil
+	vm := vmToWire(info)
+	vm.SandboxId = f.owners()[info.ID]
+	return vm, nil
 }
 
-// owner is the container that a machine was made for.
-func (f *fcControl) owner(machineID string) (string, bool) {
+// owners are the containers that machines were made for, by the machine's id.
+func (f *fcControl) owners() map[string]string {
+	owners := map[string]string{}
 	for _, c := range f.containers.List(container.Filter{All: true}) {
-		if c.MachineID == machineID {
-			return c.ID, true
-		}
+		owners[c.MachineID] = c.ID
 	}
-	return "", false
+	return owners
 }
 
 // hasLabels asks for all of want; an empty value means: has the label.

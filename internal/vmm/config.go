@@ -5,6 +5,7 @@ package vmm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -93,7 +94,15 @@ func (c Config) checkFiles() error {
 	if err := checkRegular("Initrd", c.Initrd); err != nil {
 		return err
 	}
+	for field, path := range map[string]string{"Log": c.Log, "Metrics": c.Metrics} {
+		if path != "" && !filepath.IsAbs(path) {
+			return &ConfigError{field, fmt.Sprintf("%q is not an absolute path", path)}
+		}
+	}
 	for i, d := range c.Drives {
+		if err := d.Limit.Check(fmt.Sprintf("Drives[%d].Limit", i)); err != nil {
+			return err
+		}
 		if d.Path == "" {
 			continue
 		}
@@ -136,6 +145,9 @@ func (c Config) checkNetwork() error {
 		field := fmt.Sprintf("Interfaces[%d]", i)
 		if reason := n.check(); reason != "" {
 			return &ConfigError{field, reason}
+		}
+		if err := errors.Join(n.Receive.Check(field+".Receive"), n.Send.Check(field+".Send")); err != nil {
+			return err
 		}
 		for j, other := range c.Interfaces[:i] {
 			if n.TAP != "" && n.TAP == other.TAP || bytes.Equal(n.MAC, other.MAC) {

@@ -83,6 +83,14 @@ type Machine interface {
 	// its boot; an empty slot has 1 TiB there, larger than what is put into it.
 	SetDrive(ctx context.Context, slot int, d Drive) error
 
+	// LimitDrive bounds the drive in the given slot anew, also while the machine runs; SetDrive leaves the bound. A
+	// zero limit takes it away.
+	LimitDrive(ctx context.Context, slot int, l RateLimit) error
+
+	// LimitInterface bounds what the guest receives and sends on an interface (index in Config.Interfaces), likewise.
+	// An engine that cannot returns an *UnsupportedError: the host's network can bound it too.
+	LimitInterface(ctx context.Context, i int, receive, send RateLimit) error
+
 	// SetBalloon asks the guest to leave size bytes of memory to itself and
 	// hand back the rest. It returns when asked, not when done: see Stats. An engine that
 	// cannot for a restored machine returns an *UnsupportedError.
@@ -93,6 +101,9 @@ type Machine interface {
 
 	// Console is the file of the guest's console output, bounded: the oldest is dropped.
 	Console() string
+
+	// Files tells where what the VMM listens on and writes can be found while it runs.
+	Files() Files
 
 	// Wait returns when the VMM's process is gone, or with ctx's error.
 	Wait(ctx context.Context) (Exit, error)
@@ -143,6 +154,10 @@ type Config struct {
 	Nested bool
 	// ConsoleBytes bounds the console's file; zero means 1 MiB.
 	ConsoleBytes int64
+
+	// Log and Metrics are paths of files of the user's for what Files tells, kept when the machine ends; empty: in Dir, and
+	// gone with the machine.
+	Log, Metrics string
 }
 
 // Drive is a file or block device presented to the guest as a raw disk.
@@ -150,6 +165,7 @@ type Config struct {
 type Drive struct {
 	Path     string
 	ReadOnly bool
+	Limit    RateLimit
 }
 
 // Interface is a network device of the guest, joined to a TAP device of the host.
@@ -161,6 +177,8 @@ type Interface struct {
 	MAC net.HardwareAddr
 	// MTU in bytes is for engines that can tell the guest; zero means 1500. The agent sets it as well.
 	MTU int
+	// Receive and Send bound what the guest gets and gives. Engines that cannot refuse them.
+	Receive, Send RateLimit
 }
 
 // Record is what must be kept to find a machine again after a restart. It holds
@@ -174,6 +192,13 @@ type Record struct {
 	BootID    string // /proc/sys/kernel/random/boot_id when started: a pid means nothing after a reboot
 	Cgroup    string
 	Config    Config
+}
+
+// Files of a VMM on the host. A path is empty where an engine has no such file.
+type Files struct {
+	Socket  string // that it is steered by: for looking, the engine owns it
+	Log     string // of what it says itself, bounded
+	Metrics string // of what it counts, bounded: Firecracker's JSON, a line for each minute
 }
 
 // Stats is what a machine uses at one moment.

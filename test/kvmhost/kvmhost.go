@@ -200,4 +200,4 @@ func (h *Host) request(ctx context.Context, q wire.Request, send func(io.Writer)
 // Inside says whether this process runs in such a host.
 func Inside() bool { return os.Getenv(insideVariable) != "" }
 
-const insideVariable = "MICROPOD_KVMHOST"
+const insideVariable = "MICROPOD_IN_KVMHOST"

@@ -1837,6 +1837,7 @@ type UpdateContainerRequest struct {
 	Restart          *RestartPolicy         `protobuf:"bytes,2,opt,name=restart,proto3" json:"restart,omitempty"`                                                    // absent: as it was
 	Resources        *Resources             `protobuf:"bytes,3,opt,name=resources,proto3" json:"resources,omitempty"`                                                // limits, of a running container changed at once; 0: as it was
 	IdleTimeoutNanos *int64                 `protobuf:"varint,4,opt,name=idle_timeout_nanos,json=idleTimeoutNanos,proto3,oneof" json:"idle_timeout_nanos,omitempty"` // absent: as it was; 0: never
+	RateLimiters     *RateLimiters          `protobuf:"bytes,5,opt,name=rate_limiters,json=rateLimiters,proto3" json:"rate_limiters,omitempty"`                      // of the machine's drives; a bucket that is absent stays as it was
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1897,6 +1898,13 @@ func (x *UpdateContainerRequest) GetIdleTimeoutNanos() int64 {
 		return *x.IdleTimeoutNanos
 	}
 	return 0
+}
+
+func (x *UpdateContainerRequest) GetRateLimiters() *RateLimiters {
+	if x != nil {
+		return x.RateLimiters
+	}
+	return nil
 }
 
 type UpdateContainerResponse struct {
@@ -5161,12 +5169,13 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06signal\x18\x03 \x01(\tR\x06signalB\x12\n" +
 	"\x10_timeout_seconds\"P\n" +
 	"\x18RestartContainerResponse\x124\n" +
-	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"\xec\x01\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"\xac\x02\n" +
 	"\x16UpdateContainerRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x124\n" +
 	"\arestart\x18\x02 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\x124\n" +
 	"\tresources\x18\x03 \x01(\v2\x16.micropod.v1.ResourcesR\tresources\x121\n" +
-	"\x12idle_timeout_nanos\x18\x04 \x01(\x03H\x00R\x10idleTimeoutNanos\x88\x01\x01B\x15\n" +
+	"\x12idle_timeout_nanos\x18\x04 \x01(\x03H\x00R\x10idleTimeoutNanos\x88\x01\x01\x12>\n" +
+	"\rrate_limiters\x18\x05 \x01(\v2\x19.micropod.v1.RateLimitersR\frateLimitersB\x15\n" +
 	"\x13_idle_timeout_nanos\"O\n" +
 	"\x17UpdateContainerResponse\x124\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"L\n" +
@@ -5541,7 +5550,8 @@ var file_micropod_v1_containers_proto_goTypes = []any{
 	(*NetworkEndpoint)(nil),          // 83: micropod.v1.NetworkEndpoint
 	(*RegistryAuth)(nil),             // 84: micropod.v1.RegistryAuth
 	(*Progress)(nil),                 // 85: micropod.v1.Progress
-	(*LabelFilter)(nil),              // 86: micropod.v1.LabelFilter
+	(*RateLimiters)(nil),             // 86: micropod.v1.RateLimiters
+	(*LabelFilter)(nil),              // 87: micropod.v1.LabelFilter
 }
 var file_micropod_v1_containers_proto_depIdxs = []int32{
 	77, // 0: micropod.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
@@ -5585,91 +5595,92 @@ var file_micropod_v1_containers_proto_depIdxs = []int32{
 	12, // 38: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
 	2,  // 39: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
 	8,  // 40: micropod.v1.UpdateContainerRequest.resources:type_name -> micropod.v1.Resources
-	12, // 41: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 42: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 43: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
-	32, // 44: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
-	34, // 45: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
-	33, // 46: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	37, // 47: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	38, // 48: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	38, // 49: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
-	11, // 50: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	36, // 51: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
-	34, // 52: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	11, // 53: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	12, // 54: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	76, // 55: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	12, // 56: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	78, // 57: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	78, // 58: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	78, // 59: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	34, // 60: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	53, // 61: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
-	78, // 62: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
-	53, // 63: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
-	57, // 64: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
-	61, // 65: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
-	1,  // 66: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
-	64, // 67: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
-	78, // 68: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
-	67, // 69: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
-	78, // 70: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
-	78, // 71: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
-	86, // 72: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
-	13, // 73: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	15, // 74: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	17, // 75: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	19, // 76: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	21, // 77: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
-	23, // 78: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	25, // 79: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
-	27, // 80: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
-	29, // 81: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	31, // 82: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	39, // 83: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	41, // 84: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	43, // 85: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	45, // 86: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	47, // 87: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	49, // 88: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	51, // 89: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
-	54, // 90: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
-	56, // 91: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
-	59, // 92: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
-	62, // 93: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
-	65, // 94: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
-	68, // 95: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
-	70, // 96: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
-	14, // 97: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	16, // 98: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	18, // 99: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	20, // 100: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	22, // 101: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
-	24, // 102: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	26, // 103: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
-	28, // 104: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
-	30, // 105: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	35, // 106: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	40, // 107: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	42, // 108: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	44, // 109: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	46, // 110: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	48, // 111: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	50, // 112: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	52, // 113: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
-	55, // 114: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
-	58, // 115: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
-	60, // 116: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
-	63, // 117: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
-	66, // 118: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
-	69, // 119: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
-	71, // 120: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
-	97, // [97:121] is the sub-list for method output_type
-	73, // [73:97] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	86, // 41: micropod.v1.UpdateContainerRequest.rate_limiters:type_name -> micropod.v1.RateLimiters
+	12, // 42: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 43: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
+	12, // 44: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
+	32, // 45: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
+	34, // 46: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
+	33, // 47: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
+	37, // 48: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	38, // 49: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	38, // 50: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	11, // 51: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
+	36, // 52: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	34, // 53: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	11, // 54: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	12, // 55: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	76, // 56: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	12, // 57: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	78, // 58: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	78, // 59: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	78, // 60: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	34, // 61: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	53, // 62: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
+	78, // 63: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
+	53, // 64: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
+	57, // 65: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
+	61, // 66: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
+	1,  // 67: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
+	64, // 68: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
+	78, // 69: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
+	67, // 70: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
+	78, // 71: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
+	78, // 72: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
+	87, // 73: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
+	13, // 74: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	15, // 75: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	17, // 76: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	19, // 77: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	21, // 78: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
+	23, // 79: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	25, // 80: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
+	27, // 81: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
+	29, // 82: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	31, // 83: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	39, // 84: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	41, // 85: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	43, // 86: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	45, // 87: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	47, // 88: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	49, // 89: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	51, // 90: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
+	54, // 91: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
+	56, // 92: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
+	59, // 93: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
+	62, // 94: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
+	65, // 95: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
+	68, // 96: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
+	70, // 97: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
+	14, // 98: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	16, // 99: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	18, // 100: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	20, // 101: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	22, // 102: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
+	24, // 103: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	26, // 104: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
+	28, // 105: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
+	30, // 106: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	35, // 107: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	40, // 108: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	42, // 109: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	44, // 110: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	46, // 111: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	48, // 112: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	50, // 113: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	52, // 114: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
+	55, // 115: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
+	58, // 116: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
+	60, // 117: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
+	63, // 118: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
+	66, // 119: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
+	69, // 120: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
+	71, // 121: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
+	98, // [98:122] is the sub-list for method output_type
+	74, // [74:98] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }

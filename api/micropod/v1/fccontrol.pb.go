@@ -960,6 +960,110 @@ func (x *ListVMsResponse) GetVms() []*VM {
 	return nil
 }
 
+type UpdateVMResourcesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	RateLimiters  *RateLimiters          `protobuf:"bytes,2,opt,name=rate_limiters,json=rateLimiters,proto3" json:"rate_limiters,omitempty"` // a bucket that is absent stays as it was; one of size 0 bounds nothing
+	BlockDevices  []*BlockDevice         `protobuf:"bytes,3,rep,name=block_devices,json=blockDevices,proto3" json:"block_devices,omitempty"` // of each only drive_id and rate_limiter count
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateVMResourcesRequest) Reset() {
+	*x = UpdateVMResourcesRequest{}
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateVMResourcesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateVMResourcesRequest) ProtoMessage() {}
+
+func (x *UpdateVMResourcesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateVMResourcesRequest.ProtoReflect.Descriptor instead.
+func (*UpdateVMResourcesRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *UpdateVMResourcesRequest) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *UpdateVMResourcesRequest) GetRateLimiters() *RateLimiters {
+	if x != nil {
+		return x.RateLimiters
+	}
+	return nil
+}
+
+func (x *UpdateVMResourcesRequest) GetBlockDevices() []*BlockDevice {
+	if x != nil {
+		return x.BlockDevices
+	}
+	return nil
+}
+
+type UpdateVMResourcesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vm            *VM                    `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateVMResourcesResponse) Reset() {
+	*x = UpdateVMResourcesResponse{}
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateVMResourcesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateVMResourcesResponse) ProtoMessage() {}
+
+func (x *UpdateVMResourcesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateVMResourcesResponse.ProtoReflect.Descriptor instead.
+func (*UpdateVMResourcesResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *UpdateVMResourcesResponse) GetVm() *VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
 type ConsoleLogRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
@@ -969,7 +1073,7 @@ type ConsoleLogRequest struct {
 
 func (x *ConsoleLogRequest) Reset() {
 	*x = ConsoleLogRequest{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[20]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1085,7 @@ func (x *ConsoleLogRequest) String() string {
 func (*ConsoleLogRequest) ProtoMessage() {}
 
 func (x *ConsoleLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[20]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1098,7 @@ func (x *ConsoleLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleLogRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleLogRequest) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{20}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ConsoleLogRequest) GetVmId() string {
@@ -1013,7 +1117,7 @@ type ConsoleLogResponse struct {
 
 func (x *ConsoleLogResponse) Reset() {
 	*x = ConsoleLogResponse{}
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[21]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1129,7 @@ func (x *ConsoleLogResponse) String() string {
 func (*ConsoleLogResponse) ProtoMessage() {}
 
 func (x *ConsoleLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_fccontrol_proto_msgTypes[21]
+	mi := &file_micropod_v1_fccontrol_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1142,7 @@ func (x *ConsoleLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleLogResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleLogResponse) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{21}
+	return file_micropod_v1_fccontrol_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ConsoleLogResponse) GetData() []byte {
@@ -1102,11 +1206,17 @@ const file_micropod_v1_fccontrol_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
 	"\x0fListVMsResponse\x12!\n" +
-	"\x03vms\x18\x01 \x03(\v2\x0f.micropod.v1.VMR\x03vms\"(\n" +
+	"\x03vms\x18\x01 \x03(\v2\x0f.micropod.v1.VMR\x03vms\"\xae\x01\n" +
+	"\x18UpdateVMResourcesRequest\x12\x13\n" +
+	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12>\n" +
+	"\rrate_limiters\x18\x02 \x01(\v2\x19.micropod.v1.RateLimitersR\frateLimiters\x12=\n" +
+	"\rblock_devices\x18\x03 \x03(\v2\x18.micropod.v1.BlockDeviceR\fblockDevices\"<\n" +
+	"\x19UpdateVMResourcesResponse\x12\x1f\n" +
+	"\x02vm\x18\x01 \x01(\v2\x0f.micropod.v1.VMR\x02vm\"(\n" +
 	"\x11ConsoleLogRequest\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\"(\n" +
 	"\x12ConsoleLogResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xcf\x06\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xb3\a\n" +
 	"\tFCControl\x12G\n" +
 	"\bCreateVM\x12\x1c.micropod.v1.CreateVMRequest\x1a\x1d.micropod.v1.CreateVMResponse\x12D\n" +
 	"\aStartVM\x12\x1b.micropod.v1.StartVMRequest\x1a\x1c.micropod.v1.StartVMResponse\x12A\n" +
@@ -1117,7 +1227,8 @@ const file_micropod_v1_fccontrol_proto_rawDesc = "" +
 	"\x11RestoreVMSnapshot\x12%.micropod.v1.RestoreVMSnapshotRequest\x1a&.micropod.v1.RestoreVMSnapshotResponse\x12G\n" +
 	"\bDeleteVM\x12\x1c.micropod.v1.DeleteVMRequest\x1a\x1d.micropod.v1.DeleteVMResponse\x12>\n" +
 	"\x05GetVM\x12\x19.micropod.v1.GetVMRequest\x1a\x1a.micropod.v1.GetVMResponse\x12D\n" +
-	"\aListVMs\x12\x1b.micropod.v1.ListVMsRequest\x1a\x1c.micropod.v1.ListVMsResponse\x12M\n" +
+	"\aListVMs\x12\x1b.micropod.v1.ListVMsRequest\x1a\x1c.micropod.v1.ListVMsResponse\x12b\n" +
+	"\x11UpdateVMResources\x12%.micropod.v1.UpdateVMResourcesRequest\x1a&.micropod.v1.UpdateVMResourcesResponse\x12M\n" +
 	"\n" +
 	"ConsoleLog\x12\x1e.micropod.v1.ConsoleLogRequest\x1a\x1f.micropod.v1.ConsoleLogResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
 
@@ -1133,7 +1244,7 @@ func file_micropod_v1_fccontrol_proto_rawDescGZIP() []byte {
 	return file_micropod_v1_fccontrol_proto_rawDescData
 }
 
-var file_micropod_v1_fccontrol_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_micropod_v1_fccontrol_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_micropod_v1_fccontrol_proto_goTypes = []any{
 	(*CreateVMRequest)(nil),           // 0: micropod.v1.CreateVMRequest
 	(*CreateVMResponse)(nil),          // 1: micropod.v1.CreateVMResponse
@@ -1155,52 +1266,61 @@ var file_micropod_v1_fccontrol_proto_goTypes = []any{
 	(*GetVMResponse)(nil),             // 17: micropod.v1.GetVMResponse
 	(*ListVMsRequest)(nil),            // 18: micropod.v1.ListVMsRequest
 	(*ListVMsResponse)(nil),           // 19: micropod.v1.ListVMsResponse
-	(*ConsoleLogRequest)(nil),         // 20: micropod.v1.ConsoleLogRequest
-	(*ConsoleLogResponse)(nil),        // 21: micropod.v1.ConsoleLogResponse
-	nil,                               // 22: micropod.v1.ListVMsRequest.LabelsEntry
-	(*VMConfig)(nil),                  // 23: micropod.v1.VMConfig
-	(*VM)(nil),                        // 24: micropod.v1.VM
-	(*Snapshot)(nil),                  // 25: micropod.v1.Snapshot
+	(*UpdateVMResourcesRequest)(nil),  // 20: micropod.v1.UpdateVMResourcesRequest
+	(*UpdateVMResourcesResponse)(nil), // 21: micropod.v1.UpdateVMResourcesResponse
+	(*ConsoleLogRequest)(nil),         // 22: micropod.v1.ConsoleLogRequest
+	(*ConsoleLogResponse)(nil),        // 23: micropod.v1.ConsoleLogResponse
+	nil,                               // 24: micropod.v1.ListVMsRequest.LabelsEntry
+	(*VMConfig)(nil),                  // 25: micropod.v1.VMConfig
+	(*VM)(nil),                        // 26: micropod.v1.VM
+	(*Snapshot)(nil),                  // 27: micropod.v1.Snapshot
+	(*RateLimiters)(nil),              // 28: micropod.v1.RateLimiters
+	(*BlockDevice)(nil),               // 29: micropod.v1.BlockDevice
 }
 var file_micropod_v1_fccontrol_proto_depIdxs = []int32{
-	23, // 0: micropod.v1.CreateVMRequest.config:type_name -> micropod.v1.VMConfig
-	24, // 1: micropod.v1.CreateVMResponse.vm:type_name -> micropod.v1.VM
-	24, // 2: micropod.v1.StartVMResponse.vm:type_name -> micropod.v1.VM
-	24, // 3: micropod.v1.StopVMResponse.vm:type_name -> micropod.v1.VM
-	24, // 4: micropod.v1.PauseVMResponse.vm:type_name -> micropod.v1.VM
-	24, // 5: micropod.v1.ResumeVMResponse.vm:type_name -> micropod.v1.VM
-	25, // 6: micropod.v1.CreateVMSnapshotResponse.snapshot:type_name -> micropod.v1.Snapshot
-	24, // 7: micropod.v1.RestoreVMSnapshotResponse.vm:type_name -> micropod.v1.VM
-	24, // 8: micropod.v1.GetVMResponse.vm:type_name -> micropod.v1.VM
-	22, // 9: micropod.v1.ListVMsRequest.labels:type_name -> micropod.v1.ListVMsRequest.LabelsEntry
-	24, // 10: micropod.v1.ListVMsResponse.vms:type_name -> micropod.v1.VM
-	0,  // 11: micropod.v1.FCControl.CreateVM:input_type -> micropod.v1.CreateVMRequest
-	2,  // 12: micropod.v1.FCControl.StartVM:input_type -> micropod.v1.StartVMRequest
-	4,  // 13: micropod.v1.FCControl.StopVM:input_type -> micropod.v1.StopVMRequest
-	6,  // 14: micropod.v1.FCControl.PauseVM:input_type -> micropod.v1.PauseVMRequest
-	8,  // 15: micropod.v1.FCControl.ResumeVM:input_type -> micropod.v1.ResumeVMRequest
-	10, // 16: micropod.v1.FCControl.CreateVMSnapshot:input_type -> micropod.v1.CreateVMSnapshotRequest
-	12, // 17: micropod.v1.FCControl.RestoreVMSnapshot:input_type -> micropod.v1.RestoreVMSnapshotRequest
-	14, // 18: micropod.v1.FCControl.DeleteVM:input_type -> micropod.v1.DeleteVMRequest
-	16, // 19: micropod.v1.FCControl.GetVM:input_type -> micropod.v1.GetVMRequest
-	18, // 20: micropod.v1.FCControl.ListVMs:input_type -> micropod.v1.ListVMsRequest
-	20, // 21: micropod.v1.FCControl.ConsoleLog:input_type -> micropod.v1.ConsoleLogRequest
-	1,  // 22: micropod.v1.FCControl.CreateVM:output_type -> micropod.v1.CreateVMResponse
-	3,  // 23: micropod.v1.FCControl.StartVM:output_type -> micropod.v1.StartVMResponse
-	5,  // 24: micropod.v1.FCControl.StopVM:output_type -> micropod.v1.StopVMResponse
-	7,  // 25: micropod.v1.FCControl.PauseVM:output_type -> micropod.v1.PauseVMResponse
-	9,  // 26: micropod.v1.FCControl.ResumeVM:output_type -> micropod.v1.ResumeVMResponse
-	11, // 27: micropod.v1.FCControl.CreateVMSnapshot:output_type -> micropod.v1.CreateVMSnapshotResponse
-	13, // 28: micropod.v1.FCControl.RestoreVMSnapshot:output_type -> micropod.v1.RestoreVMSnapshotResponse
-	15, // 29: micropod.v1.FCControl.DeleteVM:output_type -> micropod.v1.DeleteVMResponse
-	17, // 30: micropod.v1.FCControl.GetVM:output_type -> micropod.v1.GetVMResponse
-	19, // 31: micropod.v1.FCControl.ListVMs:output_type -> micropod.v1.ListVMsResponse
-	21, // 32: micropod.v1.FCControl.ConsoleLog:output_type -> micropod.v1.ConsoleLogResponse
-	22, // [22:33] is the sub-list for method output_type
-	11, // [11:22] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	25, // 0: micropod.v1.CreateVMRequest.config:type_name -> micropod.v1.VMConfig
+	26, // 1: micropod.v1.CreateVMResponse.vm:type_name -> micropod.v1.VM
+	26, // 2: micropod.v1.StartVMResponse.vm:type_name -> micropod.v1.VM
+	26, // 3: micropod.v1.StopVMResponse.vm:type_name -> micropod.v1.VM
+	26, // 4: micropod.v1.PauseVMResponse.vm:type_name -> micropod.v1.VM
+	26, // 5: micropod.v1.ResumeVMResponse.vm:type_name -> micropod.v1.VM
+	27, // 6: micropod.v1.CreateVMSnapshotResponse.snapshot:type_name -> micropod.v1.Snapshot
+	26, // 7: micropod.v1.RestoreVMSnapshotResponse.vm:type_name -> micropod.v1.VM
+	26, // 8: micropod.v1.GetVMResponse.vm:type_name -> micropod.v1.VM
+	24, // 9: micropod.v1.ListVMsRequest.labels:type_name -> micropod.v1.ListVMsRequest.LabelsEntry
+	26, // 10: micropod.v1.ListVMsResponse.vms:type_name -> micropod.v1.VM
+	28, // 11: micropod.v1.UpdateVMResourcesRequest.rate_limiters:type_name -> micropod.v1.RateLimiters
+	29, // 12: micropod.v1.UpdateVMResourcesRequest.block_devices:type_name -> micropod.v1.BlockDevice
+	26, // 13: micropod.v1.UpdateVMResourcesResponse.vm:type_name -> micropod.v1.VM
+	0,  // 14: micropod.v1.FCControl.CreateVM:input_type -> micropod.v1.CreateVMRequest
+	2,  // 15: micropod.v1.FCControl.StartVM:input_type -> micropod.v1.StartVMRequest
+	4,  // 16: micropod.v1.FCControl.StopVM:input_type -> micropod.v1.StopVMRequest
+	6,  // 17: micropod.v1.FCControl.PauseVM:input_type -> micropod.v1.PauseVMRequest
+	8,  // 18: micropod.v1.FCControl.ResumeVM:input_type -> micropod.v1.ResumeVMRequest
+	10, // 19: micropod.v1.FCControl.CreateVMSnapshot:input_type -> micropod.v1.CreateVMSnapshotRequest
+	12, // 20: micropod.v1.FCControl.RestoreVMSnapshot:input_type -> micropod.v1.RestoreVMSnapshotRequest
+	14, // 21: micropod.v1.FCControl.DeleteVM:input_type -> micropod.v1.DeleteVMRequest
+	16, // 22: micropod.v1.FCControl.GetVM:input_type -> micropod.v1.GetVMRequest
+	18, // 23: micropod.v1.FCControl.ListVMs:input_type -> micropod.v1.ListVMsRequest
+	20, // 24: micropod.v1.FCControl.UpdateVMResources:input_type -> micropod.v1.UpdateVMResourcesRequest
+	22, // 25: micropod.v1.FCControl.ConsoleLog:input_type -> micropod.v1.ConsoleLogRequest
+	1,  // 26: micropod.v1.FCControl.CreateVM:output_type -> micropod.v1.CreateVMResponse
+	3,  // 27: micropod.v1.FCControl.StartVM:output_type -> micropod.v1.StartVMResponse
+	5,  // 28: micropod.v1.FCControl.StopVM:output_type -> micropod.v1.StopVMResponse
+	7,  // 29: micropod.v1.FCControl.PauseVM:output_type -> micropod.v1.PauseVMResponse
+	9,  // 30: micropod.v1.FCControl.ResumeVM:output_type -> micropod.v1.ResumeVMResponse
+	11, // 31: micropod.v1.FCControl.CreateVMSnapshot:output_type -> micropod.v1.CreateVMSnapshotResponse
+	13, // 32: micropod.v1.FCControl.RestoreVMSnapshot:output_type -> micropod.v1.RestoreVMSnapshotResponse
+	15, // 33: micropod.v1.FCControl.DeleteVM:output_type -> micropod.v1.DeleteVMResponse
+	17, // 34: micropod.v1.FCControl.GetVM:output_type -> micropod.v1.GetVMResponse
+	19, // 35: micropod.v1.FCControl.ListVMs:output_type -> micropod.v1.ListVMsResponse
+	21, // 36: micropod.v1.FCControl.UpdateVMResources:output_type -> micropod.v1.UpdateVMResourcesResponse
+	23, // 37: micropod.v1.FCControl.ConsoleLog:output_type -> micropod.v1.ConsoleLogResponse
+	26, // [26:38] is the sub-list for method output_type
+	14, // [14:26] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_fccontrol_proto_init() }
@@ -1216,7 +1336,7 @@ func file_micropod_v1_fccontrol_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_fccontrol_proto_rawDesc), len(file_micropod_v1_fccontrol_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

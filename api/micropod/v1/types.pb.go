@@ -500,6 +500,328 @@ func (x *PortMapping) GetProtocol() string {
 	return ""
 }
 
+// TokenBucket is full at first; what flows takes tokens out of it, and waits where there are none.
+type TokenBucket struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Size          uint64                 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`                                       // tokens that it holds: bytes, or operations; 0: no bound
+	RefillTime    uint64                 `protobuf:"varint,2,opt,name=refill_time,json=refillTime,proto3" json:"refill_time,omitempty"`         // milliseconds in which an empty one is full again
+	OneTimeBurst  uint64                 `protobuf:"varint,3,opt,name=one_time_burst,json=oneTimeBurst,proto3" json:"one_time_burst,omitempty"` // tokens spent first and not refilled; firecracker only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenBucket) Reset() {
+	*x = TokenBucket{}
+	mi := &file_micropod_v1_types_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenBucket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenBucket) ProtoMessage() {}
+
+func (x *TokenBucket) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenBucket.ProtoReflect.Descriptor instead.
+func (*TokenBucket) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TokenBucket) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *TokenBucket) GetRefillTime() uint64 {
+	if x != nil {
+		return x.RefillTime
+	}
+	return 0
+}
+
+func (x *TokenBucket) GetOneTimeBurst() uint64 {
+	if x != nil {
+		return x.OneTimeBurst
+	}
+	return 0
+}
+
+// RateLimiter bounds what flows through a device. What is absent is not bounded.
+type RateLimiter struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bandwidth     *TokenBucket           `protobuf:"bytes,1,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	Ops           *TokenBucket           `protobuf:"bytes,2,opt,name=ops,proto3" json:"ops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimiter) Reset() {
+	*x = RateLimiter{}
+	mi := &file_micropod_v1_types_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimiter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimiter) ProtoMessage() {}
+
+func (x *RateLimiter) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimiter.ProtoReflect.Descriptor instead.
+func (*RateLimiter) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RateLimiter) GetBandwidth() *TokenBucket {
+	if x != nil {
+		return x.Bandwidth
+	}
+	return nil
+}
+
+func (x *RateLimiter) GetOps() *TokenBucket {
+	if x != nil {
+		return x.Ops
+	}
+	return nil
+}
+
+// RateLimiters bound devices that have no rate limiter of their own.
+type RateLimiters struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disk          *RateLimiter           `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"` // each of the machine's drives
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimiters) Reset() {
+	*x = RateLimiters{}
+	mi := &file_micropod_v1_types_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimiters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimiters) ProtoMessage() {}
+
+func (x *RateLimiters) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimiters.ProtoReflect.Descriptor instead.
+func (*RateLimiters) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RateLimiters) GetDisk() *RateLimiter {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+// BlockDevice is a further drive of a machine, behind its own: /dev/vdc, /dev/vdd and so on, in the order given.
+type BlockDevice struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DriveId       string                 `protobuf:"bytes,1,opt,name=drive_id,json=driveId,proto3" json:"drive_id,omitempty"`                   // [a-zA-Z0-9_], unique in the machine
+	PathOnHost    string                 `protobuf:"bytes,2,opt,name=path_on_host,json=pathOnHost,proto3" json:"path_on_host,omitempty"`        // of a file with a disk's content, or of a block device; it is not copied
+	IsRootDevice  bool                   `protobuf:"varint,3,opt,name=is_root_device,json=isRootDevice,proto3" json:"is_root_device,omitempty"` // the guest starts from it, as with VMConfig.rootfs_path; at most one
+	IsReadOnly    bool                   `protobuf:"varint,4,opt,name=is_read_only,json=isReadOnly,proto3" json:"is_read_only,omitempty"`
+	RateLimiter   *RateLimiter           `protobuf:"bytes,5,opt,name=rate_limiter,json=rateLimiter,proto3" json:"rate_limiter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlockDevice) Reset() {
+	*x = BlockDevice{}
+	mi := &file_micropod_v1_types_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlockDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlockDevice) ProtoMessage() {}
+
+func (x *BlockDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlockDevice.ProtoReflect.Descriptor instead.
+func (*BlockDevice) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BlockDevice) GetDriveId() string {
+	if x != nil {
+		return x.DriveId
+	}
+	return ""
+}
+
+func (x *BlockDevice) GetPathOnHost() string {
+	if x != nil {
+		return x.PathOnHost
+	}
+	return ""
+}
+
+func (x *BlockDevice) GetIsRootDevice() bool {
+	if x != nil {
+		return x.IsRootDevice
+	}
+	return false
+}
+
+func (x *BlockDevice) GetIsReadOnly() bool {
+	if x != nil {
+		return x.IsReadOnly
+	}
+	return false
+}
+
+func (x *BlockDevice) GetRateLimiter() *RateLimiter {
+	if x != nil {
+		return x.RateLimiter
+	}
+	return nil
+}
+
+// NetworkInterface joins a machine to a TAP device of the user's own, in the daemon's network namespace. The guest
+// gets no addresses for it.
+type NetworkInterface struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	IfaceId       string                 `protobuf:"bytes,1,opt,name=iface_id,json=ifaceId,proto3" json:"iface_id,omitempty"`               // [a-zA-Z0-9_], unique in the machine
+	GuestMac      string                 `protobuf:"bytes,2,opt,name=guest_mac,json=guestMac,proto3" json:"guest_mac,omitempty"`            // empty: chosen
+	HostDevName   string                 `protobuf:"bytes,3,opt,name=host_dev_name,json=hostDevName,proto3" json:"host_dev_name,omitempty"` // the TAP; tap_device is the same
+	TapDevice     string                 `protobuf:"bytes,4,opt,name=tap_device,json=tapDevice,proto3" json:"tap_device,omitempty"`
+	RxRateLimiter *RateLimiter           `protobuf:"bytes,5,opt,name=rx_rate_limiter,json=rxRateLimiter,proto3" json:"rx_rate_limiter,omitempty"` // what the guest receives; firecracker only
+	TxRateLimiter *RateLimiter           `protobuf:"bytes,6,opt,name=tx_rate_limiter,json=txRateLimiter,proto3" json:"tx_rate_limiter,omitempty"` // what it sends
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkInterface) Reset() {
+	*x = NetworkInterface{}
+	mi := &file_micropod_v1_types_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkInterface) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkInterface) ProtoMessage() {}
+
+func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkInterface.ProtoReflect.Descriptor instead.
+func (*NetworkInterface) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *NetworkInterface) GetIfaceId() string {
+	if x != nil {
+		return x.IfaceId
+	}
+	return ""
+}
+
+func (x *NetworkInterface) GetGuestMac() string {
+	if x != nil {
+		return x.GuestMac
+	}
+	return ""
+}
+
+func (x *NetworkInterface) GetHostDevName() string {
+	if x != nil {
+		return x.HostDevName
+	}
+	return ""
+}
+
+func (x *NetworkInterface) GetTapDevice() string {
+	if x != nil {
+		return x.TapDevice
+	}
+	return ""
+}
+
+func (x *NetworkInterface) GetRxRateLimiter() *RateLimiter {
+	if x != nil {
+		return x.RxRateLimiter
+	}
+	return nil
+}
+
+func (x *NetworkInterface) GetTxRateLimiter() *RateLimiter {
+	if x != nil {
+		return x.TxRateLimiter
+	}
+	return nil
+}
+
 type VMConfig struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	VcpuCount       uint32                 `protobuf:"varint,1,opt,name=vcpu_count,json=vcpuCount,proto3" json:"vcpu_count,omitempty"`                    // 0: 1
@@ -508,17 +830,24 @@ type VMConfig struct {
 	KernelArgs      string                 `protobuf:"bytes,4,opt,name=kernel_args,json=kernelArgs,proto3" json:"kernel_args,omitempty"`                  // added to the daemon's
 	Labels          map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Annotations     map[string]string      `protobuf:"bytes,6,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Engine          string                 `protobuf:"bytes,7,opt,name=engine,proto3" json:"engine,omitempty"`      // empty or "auto": the daemon picks
-	Nested          bool                   `protobuf:"varint,8,opt,name=nested,proto3" json:"nested,omitempty"`     // the guest may run virtual machines itself
-	Networks        []*NetworkJoin         `protobuf:"bytes,20,rep,name=networks,proto3" json:"networks,omitempty"` // none given: the default network
-	Ports           []*PortMapping         `protobuf:"bytes,21,rep,name=ports,proto3" json:"ports,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	Engine          string                 `protobuf:"bytes,7,opt,name=engine,proto3" json:"engine,omitempty"`  // empty or "auto": the daemon picks
+	Nested          bool                   `protobuf:"varint,8,opt,name=nested,proto3" json:"nested,omitempty"` // the guest may run virtual machines itself
+	// A disk of the user's own, not copied, whose init the guest runs once the machine is up: no image is needed.
+	RootfsPath        string              `protobuf:"bytes,9,opt,name=rootfs_path,json=rootfsPath,proto3" json:"rootfs_path,omitempty"`
+	BlockDevices      []*BlockDevice      `protobuf:"bytes,10,rep,name=block_devices,json=blockDevices,proto3" json:"block_devices,omitempty"`
+	NetworkInterfaces []*NetworkInterface `protobuf:"bytes,11,rep,name=network_interfaces,json=networkInterfaces,proto3" json:"network_interfaces,omitempty"` // in place of networks and ports
+	RateLimiters      *RateLimiters       `protobuf:"bytes,12,opt,name=rate_limiters,json=rateLimiters,proto3" json:"rate_limiters,omitempty"`
+	LogPath           string              `protobuf:"bytes,13,opt,name=log_path,json=logPath,proto3" json:"log_path,omitempty"`             // a file for what the VMM itself says, bounded; empty: in the machine's folder
+	MetricsPath       string              `protobuf:"bytes,14,opt,name=metrics_path,json=metricsPath,proto3" json:"metrics_path,omitempty"` // likewise for what it counts; firecracker only
+	Networks          []*NetworkJoin      `protobuf:"bytes,20,rep,name=networks,proto3" json:"networks,omitempty"`                          // none given: the default network
+	Ports             []*PortMapping      `protobuf:"bytes,21,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *VMConfig) Reset() {
 	*x = VMConfig{}
-	mi := &file_micropod_v1_types_proto_msgTypes[5]
+	mi := &file_micropod_v1_types_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +859,7 @@ func (x *VMConfig) String() string {
 func (*VMConfig) ProtoMessage() {}
 
 func (x *VMConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[5]
+	mi := &file_micropod_v1_types_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +872,7 @@ func (x *VMConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMConfig.ProtoReflect.Descriptor instead.
 func (*VMConfig) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *VMConfig) GetVcpuCount() uint32 {
@@ -602,6 +931,48 @@ func (x *VMConfig) GetNested() bool {
 	return false
 }
 
+func (x *VMConfig) GetRootfsPath() string {
+	if x != nil {
+		return x.RootfsPath
+	}
+	return ""
+}
+
+func (x *VMConfig) GetBlockDevices() []*BlockDevice {
+	if x != nil {
+		return x.BlockDevices
+	}
+	return nil
+}
+
+func (x *VMConfig) GetNetworkInterfaces() []*NetworkInterface {
+	if x != nil {
+		return x.NetworkInterfaces
+	}
+	return nil
+}
+
+func (x *VMConfig) GetRateLimiters() *RateLimiters {
+	if x != nil {
+		return x.RateLimiters
+	}
+	return nil
+}
+
+func (x *VMConfig) GetLogPath() string {
+	if x != nil {
+		return x.LogPath
+	}
+	return ""
+}
+
+func (x *VMConfig) GetMetricsPath() string {
+	if x != nil {
+		return x.MetricsPath
+	}
+	return ""
+}
+
 func (x *VMConfig) GetNetworks() []*NetworkJoin {
 	if x != nil {
 		return x.Networks
@@ -630,17 +1001,24 @@ type VM struct {
 	StoppedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=stopped_at,json=stoppedAt,proto3" json:"stopped_at,omitempty"`
 	AgentVersion  string                 `protobuf:"bytes,11,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	KernelVersion string                 `protobuf:"bytes,12,opt,name=kernel_version,json=kernelVersion,proto3" json:"kernel_version,omitempty"`
-	ResidentBytes uint64                 `protobuf:"varint,13,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"` // VMM and guest memory held on the host now; only GetVM fills it
-	IpAddress     string                 `protobuf:"bytes,20,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`              // the first in networks, without the prefix's length
-	Networks      []*NetworkEndpoint     `protobuf:"bytes,21,rep,name=networks,proto3" json:"networks,omitempty"`                                 // while it runs
-	PortMappings  []*PortMapping         `protobuf:"bytes,22,rep,name=port_mappings,json=portMappings,proto3" json:"port_mappings,omitempty"`     // published now, with the host's ports as chosen
+	ResidentBytes uint64                 `protobuf:"varint,13,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`                                                 // VMM and guest memory held on the host now; only GetVM fills it
+	IpAddress     string                 `protobuf:"bytes,20,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`                                                              // the first in networks, without the prefix's length
+	Networks      []*NetworkEndpoint     `protobuf:"bytes,21,rep,name=networks,proto3" json:"networks,omitempty"`                                                                                 // while it runs
+	PortMappings  []*PortMapping         `protobuf:"bytes,22,rep,name=port_mappings,json=portMappings,proto3" json:"port_mappings,omitempty"`                                                     // published now, with the host's ports as chosen
+	SandboxId     string                 `protobuf:"bytes,23,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`                                                              // the pod sandbox that it is, or the container that it was made for; empty: neither
+	SocketPath    string                 `protobuf:"bytes,24,opt,name=socket_path,json=socketPath,proto3" json:"socket_path,omitempty"`                                                           // of the VMM's control socket, while it runs
+	LogPath       string                 `protobuf:"bytes,25,opt,name=log_path,json=logPath,proto3" json:"log_path,omitempty"`                                                                    // what the VMM itself said, bounded
+	MetricsPath   string                 `protobuf:"bytes,26,opt,name=metrics_path,json=metricsPath,proto3" json:"metrics_path,omitempty"`                                                        // what it counted, where the engine writes that
+	Resources     *VMResources           `protobuf:"bytes,27,opt,name=resources,proto3" json:"resources,omitempty"`                                                                               // used on the host now; only GetVM fills it
+	Labels        map[string]string      `protobuf:"bytes,28,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`           // as in config
+	Annotations   map[string]string      `protobuf:"bytes,29,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // likewise
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VM) Reset() {
 	*x = VM{}
-	mi := &file_micropod_v1_types_proto_msgTypes[6]
+	mi := &file_micropod_v1_types_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +1030,7 @@ func (x *VM) String() string {
 func (*VM) ProtoMessage() {}
 
 func (x *VM) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[6]
+	mi := &file_micropod_v1_types_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +1043,7 @@ func (x *VM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VM.ProtoReflect.Descriptor instead.
 func (*VM) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *VM) GetId() string {
@@ -780,6 +1158,132 @@ func (x *VM) GetPortMappings() []*PortMapping {
 	return nil
 }
 
+func (x *VM) GetSandboxId() string {
+	if x != nil {
+		return x.SandboxId
+	}
+	return ""
+}
+
+func (x *VM) GetSocketPath() string {
+	if x != nil {
+		return x.SocketPath
+	}
+	return ""
+}
+
+func (x *VM) GetLogPath() string {
+	if x != nil {
+		return x.LogPath
+	}
+	return ""
+}
+
+func (x *VM) GetMetricsPath() string {
+	if x != nil {
+		return x.MetricsPath
+	}
+	return ""
+}
+
+func (x *VM) GetResources() *VMResources {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *VM) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *VM) GetAnnotations() map[string]string {
+	if x != nil {
+		return x.Annotations
+	}
+	return nil
+}
+
+// VMResources is what a machine's VMM uses on the host.
+type VMResources struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	CpuNanos         uint64                 `protobuf:"varint,1,opt,name=cpu_nanos,json=cpuNanos,proto3" json:"cpu_nanos,omitempty"`                           // of the VMM's process since its start, guest included
+	ResidentBytes    uint64                 `protobuf:"varint,2,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`            // VMM and guest memory
+	GuestBytes       uint64                 `protobuf:"varint,3,opt,name=guest_bytes,json=guestBytes,proto3" json:"guest_bytes,omitempty"`                     // of these the guest's memory
+	BalloonBytes     uint64                 `protobuf:"varint,4,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`               // given back by the guest
+	MemoryLimitBytes uint64                 `protobuf:"varint,5,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"` // of VMM and guest together on the host; 0: none
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *VMResources) Reset() {
+	*x = VMResources{}
+	mi := &file_micropod_v1_types_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VMResources) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VMResources) ProtoMessage() {}
+
+func (x *VMResources) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VMResources.ProtoReflect.Descriptor instead.
+func (*VMResources) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *VMResources) GetCpuNanos() uint64 {
+	if x != nil {
+		return x.CpuNanos
+	}
+	return 0
+}
+
+func (x *VMResources) GetResidentBytes() uint64 {
+	if x != nil {
+		return x.ResidentBytes
+	}
+	return 0
+}
+
+func (x *VMResources) GetGuestBytes() uint64 {
+	if x != nil {
+		return x.GuestBytes
+	}
+	return 0
+}
+
+func (x *VMResources) GetBalloonBytes() uint64 {
+	if x != nil {
+		return x.BalloonBytes
+	}
+	return 0
+}
+
+func (x *VMResources) GetMemoryLimitBytes() uint64 {
+	if x != nil {
+		return x.MemoryLimitBytes
+	}
+	return 0
+}
+
 var File_micropod_v1_types_proto protoreflect.FileDescriptor
 
 const file_micropod_v1_types_proto_rawDesc = "" +
@@ -817,7 +1321,33 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\thost_port\x18\x02 \x01(\rR\bhostPort\x12\"\n" +
 	"\rhost_port_end\x18\x03 \x01(\rR\vhostPortEnd\x12%\n" +
 	"\x0econtainer_port\x18\x04 \x01(\rR\rcontainerPort\x12\x1a\n" +
-	"\bprotocol\x18\x05 \x01(\tR\bprotocol\"\xae\x04\n" +
+	"\bprotocol\x18\x05 \x01(\tR\bprotocol\"h\n" +
+	"\vTokenBucket\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x1f\n" +
+	"\vrefill_time\x18\x02 \x01(\x04R\n" +
+	"refillTime\x12$\n" +
+	"\x0eone_time_burst\x18\x03 \x01(\x04R\foneTimeBurst\"q\n" +
+	"\vRateLimiter\x126\n" +
+	"\tbandwidth\x18\x01 \x01(\v2\x18.micropod.v1.TokenBucketR\tbandwidth\x12*\n" +
+	"\x03ops\x18\x02 \x01(\v2\x18.micropod.v1.TokenBucketR\x03ops\"<\n" +
+	"\fRateLimiters\x12,\n" +
+	"\x04disk\x18\x01 \x01(\v2\x18.micropod.v1.RateLimiterR\x04disk\"\xcf\x01\n" +
+	"\vBlockDevice\x12\x19\n" +
+	"\bdrive_id\x18\x01 \x01(\tR\adriveId\x12 \n" +
+	"\fpath_on_host\x18\x02 \x01(\tR\n" +
+	"pathOnHost\x12$\n" +
+	"\x0eis_root_device\x18\x03 \x01(\bR\fisRootDevice\x12 \n" +
+	"\fis_read_only\x18\x04 \x01(\bR\n" +
+	"isReadOnly\x12;\n" +
+	"\frate_limiter\x18\x05 \x01(\v2\x18.micropod.v1.RateLimiterR\vrateLimiter\"\x91\x02\n" +
+	"\x10NetworkInterface\x12\x19\n" +
+	"\biface_id\x18\x01 \x01(\tR\aifaceId\x12\x1b\n" +
+	"\tguest_mac\x18\x02 \x01(\tR\bguestMac\x12\"\n" +
+	"\rhost_dev_name\x18\x03 \x01(\tR\vhostDevName\x12\x1d\n" +
+	"\n" +
+	"tap_device\x18\x04 \x01(\tR\ttapDevice\x12@\n" +
+	"\x0frx_rate_limiter\x18\x05 \x01(\v2\x18.micropod.v1.RateLimiterR\rrxRateLimiter\x12@\n" +
+	"\x0ftx_rate_limiter\x18\x06 \x01(\v2\x18.micropod.v1.RateLimiterR\rtxRateLimiter\"\xda\x06\n" +
 	"\bVMConfig\x12\x1d\n" +
 	"\n" +
 	"vcpu_count\x18\x01 \x01(\rR\tvcpuCount\x12 \n" +
@@ -829,7 +1359,15 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\x06labels\x18\x05 \x03(\v2!.micropod.v1.VMConfig.LabelsEntryR\x06labels\x12H\n" +
 	"\vannotations\x18\x06 \x03(\v2&.micropod.v1.VMConfig.AnnotationsEntryR\vannotations\x12\x16\n" +
 	"\x06engine\x18\a \x01(\tR\x06engine\x12\x16\n" +
-	"\x06nested\x18\b \x01(\bR\x06nested\x124\n" +
+	"\x06nested\x18\b \x01(\bR\x06nested\x12\x1f\n" +
+	"\vrootfs_path\x18\t \x01(\tR\n" +
+	"rootfsPath\x12=\n" +
+	"\rblock_devices\x18\n" +
+	" \x03(\v2\x18.micropod.v1.BlockDeviceR\fblockDevices\x12L\n" +
+	"\x12network_interfaces\x18\v \x03(\v2\x1d.micropod.v1.NetworkInterfaceR\x11networkInterfaces\x12>\n" +
+	"\rrate_limiters\x18\f \x01(\v2\x19.micropod.v1.RateLimitersR\frateLimiters\x12\x19\n" +
+	"\blog_path\x18\r \x01(\tR\alogPath\x12!\n" +
+	"\fmetrics_path\x18\x0e \x01(\tR\vmetricsPath\x124\n" +
 	"\bnetworks\x18\x14 \x03(\v2\x18.micropod.v1.NetworkJoinR\bnetworks\x12.\n" +
 	"\x05ports\x18\x15 \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
@@ -837,7 +1375,7 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc1\b\n" +
 	"\x02VM\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12*\n" +
@@ -859,7 +1397,29 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"ip_address\x18\x14 \x01(\tR\tipAddress\x128\n" +
 	"\bnetworks\x18\x15 \x03(\v2\x1c.micropod.v1.NetworkEndpointR\bnetworks\x12=\n" +
-	"\rport_mappings\x18\x16 \x03(\v2\x18.micropod.v1.PortMappingR\fportMappings*\x84\x02\n" +
+	"\rport_mappings\x18\x16 \x03(\v2\x18.micropod.v1.PortMappingR\fportMappings\x12\x1d\n" +
+	"\n" +
+	"sandbox_id\x18\x17 \x01(\tR\tsandboxId\x12\x1f\n" +
+	"\vsocket_path\x18\x18 \x01(\tR\n" +
+	"socketPath\x12\x19\n" +
+	"\blog_path\x18\x19 \x01(\tR\alogPath\x12!\n" +
+	"\fmetrics_path\x18\x1a \x01(\tR\vmetricsPath\x126\n" +
+	"\tresources\x18\x1b \x01(\v2\x18.micropod.v1.VMResourcesR\tresources\x123\n" +
+	"\x06labels\x18\x1c \x03(\v2\x1b.micropod.v1.VM.LabelsEntryR\x06labels\x12B\n" +
+	"\vannotations\x18\x1d \x03(\v2 .micropod.v1.VM.AnnotationsEntryR\vannotations\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
+	"\x10AnnotationsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
+	"\vVMResources\x12\x1b\n" +
+	"\tcpu_nanos\x18\x01 \x01(\x04R\bcpuNanos\x12%\n" +
+	"\x0eresident_bytes\x18\x02 \x01(\x04R\rresidentBytes\x12\x1f\n" +
+	"\vguest_bytes\x18\x03 \x01(\x04R\n" +
+	"guestBytes\x12#\n" +
+	"\rballoon_bytes\x18\x04 \x01(\x04R\fballoonBytes\x12,\n" +
+	"\x12memory_limit_bytes\x18\x05 \x01(\x04R\x10memoryLimitBytes*\x84\x02\n" +
 	"\aVMState\x12\x18\n" +
 	"\x14VM_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11VM_STATE_CREATING\x10\x01\x12\x15\n" +
@@ -887,7 +1447,7 @@ func file_micropod_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_micropod_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_micropod_v1_types_proto_goTypes = []any{
 	(VMState)(0),                  // 0: micropod.v1.VMState
 	(*ErrorDetail)(nil),           // 1: micropod.v1.ErrorDetail
@@ -895,29 +1455,49 @@ var file_micropod_v1_types_proto_goTypes = []any{
 	(*NetworkJoin)(nil),           // 3: micropod.v1.NetworkJoin
 	(*NetworkEndpoint)(nil),       // 4: micropod.v1.NetworkEndpoint
 	(*PortMapping)(nil),           // 5: micropod.v1.PortMapping
-	(*VMConfig)(nil),              // 6: micropod.v1.VMConfig
-	(*VM)(nil),                    // 7: micropod.v1.VM
-	nil,                           // 8: micropod.v1.VMConfig.LabelsEntry
-	nil,                           // 9: micropod.v1.VMConfig.AnnotationsEntry
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*TokenBucket)(nil),           // 6: micropod.v1.TokenBucket
+	(*RateLimiter)(nil),           // 7: micropod.v1.RateLimiter
+	(*RateLimiters)(nil),          // 8: micropod.v1.RateLimiters
+	(*BlockDevice)(nil),           // 9: micropod.v1.BlockDevice
+	(*NetworkInterface)(nil),      // 10: micropod.v1.NetworkInterface
+	(*VMConfig)(nil),              // 11: micropod.v1.VMConfig
+	(*VM)(nil),                    // 12: micropod.v1.VM
+	(*VMResources)(nil),           // 13: micropod.v1.VMResources
+	nil,                           // 14: micropod.v1.VMConfig.LabelsEntry
+	nil,                           // 15: micropod.v1.VMConfig.AnnotationsEntry
+	nil,                           // 16: micropod.v1.VM.LabelsEntry
+	nil,                           // 17: micropod.v1.VM.AnnotationsEntry
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_micropod_v1_types_proto_depIdxs = []int32{
-	8,  // 0: micropod.v1.VMConfig.labels:type_name -> micropod.v1.VMConfig.LabelsEntry
-	9,  // 1: micropod.v1.VMConfig.annotations:type_name -> micropod.v1.VMConfig.AnnotationsEntry
-	3,  // 2: micropod.v1.VMConfig.networks:type_name -> micropod.v1.NetworkJoin
-	5,  // 3: micropod.v1.VMConfig.ports:type_name -> micropod.v1.PortMapping
-	0,  // 4: micropod.v1.VM.state:type_name -> micropod.v1.VMState
-	6,  // 5: micropod.v1.VM.config:type_name -> micropod.v1.VMConfig
-	10, // 6: micropod.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	10, // 7: micropod.v1.VM.started_at:type_name -> google.protobuf.Timestamp
-	10, // 8: micropod.v1.VM.stopped_at:type_name -> google.protobuf.Timestamp
-	4,  // 9: micropod.v1.VM.networks:type_name -> micropod.v1.NetworkEndpoint
-	5,  // 10: micropod.v1.VM.port_mappings:type_name -> micropod.v1.PortMapping
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	6,  // 0: micropod.v1.RateLimiter.bandwidth:type_name -> micropod.v1.TokenBucket
+	6,  // 1: micropod.v1.RateLimiter.ops:type_name -> micropod.v1.TokenBucket
+	7,  // 2: micropod.v1.RateLimiters.disk:type_name -> micropod.v1.RateLimiter
+	7,  // 3: micropod.v1.BlockDevice.rate_limiter:type_name -> micropod.v1.RateLimiter
+	7,  // 4: micropod.v1.NetworkInterface.rx_rate_limiter:type_name -> micropod.v1.RateLimiter
+	7,  // 5: micropod.v1.NetworkInterface.tx_rate_limiter:type_name -> micropod.v1.RateLimiter
+	14, // 6: micropod.v1.VMConfig.labels:type_name -> micropod.v1.VMConfig.LabelsEntry
+	15, // 7: micropod.v1.VMConfig.annotations:type_name -> micropod.v1.VMConfig.AnnotationsEntry
+	9,  // 8: micropod.v1.VMConfig.block_devices:type_name -> micropod.v1.BlockDevice
+	10, // 9: micropod.v1.VMConfig.network_interfaces:type_name -> micropod.v1.NetworkInterface
+	8,  // 10: micropod.v1.VMConfig.rate_limiters:type_name -> micropod.v1.RateLimiters
+	3,  // 11: micropod.v1.VMConfig.networks:type_name -> micropod.v1.NetworkJoin
+	5,  // 12: micropod.v1.VMConfig.ports:type_name -> micropod.v1.PortMapping
+	0,  // 13: micropod.v1.VM.state:type_name -> micropod.v1.VMState
+	11, // 14: micropod.v1.VM.config:type_name -> micropod.v1.VMConfig
+	18, // 15: micropod.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	18, // 16: micropod.v1.VM.started_at:type_name -> google.protobuf.Timestamp
+	18, // 17: micropod.v1.VM.stopped_at:type_name -> google.protobuf.Timestamp
+	4,  // 18: micropod.v1.VM.networks:type_name -> micropod.v1.NetworkEndpoint
+	5,  // 19: micropod.v1.VM.port_mappings:type_name -> micropod.v1.PortMapping
+	13, // 20: micropod.v1.VM.resources:type_name -> micropod.v1.VMResources
+	16, // 21: micropod.v1.VM.labels:type_name -> micropod.v1.VM.LabelsEntry
+	17, // 22: micropod.v1.VM.annotations:type_name -> micropod.v1.VM.AnnotationsEntry
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_types_proto_init() }
@@ -931,7 +1511,7 @@ func file_micropod_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_types_proto_rawDesc), len(file_micropod_v1_types_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

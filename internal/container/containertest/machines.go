@@ -18,6 +18,7 @@ import (
 	"github.com/micropod/micropod/internal/container"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/snapshot"
+	"github.com/micropod/micropod/internal/vmm"
 )
 
 // Machines is a container.Machines. Set the faults before use or under Lock.
@@ -32,6 +33,9 @@ type Machines struct {
 	Before func(method string)
 	// Files are what containers have.
 	Files Files
+
+	// Limited is what Limit was last asked for, by machine.
+	Limited map[string]machine.LimitChange
 
 	// Snapshots is where Save saves to.
 	Snapshots *snapshot.Catalogue
@@ -281,7 +285,21 @@ func (m *Machines) Stats(_ context.Context, id string) (machine.Stats, error) {
 	if m.Guest(id) == nil {
 		return machine.Stats{}, &machine.StateError{ID: id, Action: "measure"}
 	}
-	return machine.Stats{CPU: 3 * time.Second, ResidentBytes: 100 << 20, GuestBytes: 80 << 20}, nil
+	return machine.Stats{Stats: vmm.Stats{CPU: 3 * time.Second, ResidentBytes: 100 << 20, GuestBytes: 80 << 20}}, nil
+}
+
+// Limit implements container.Machines: it notes what was asked.
+func (m *Machines) Limit(_ context.Context, id string, disk machine.LimitChange, _ map[string]machine.LimitChange) error {
+	if err := m.enter("Limit"); err != nil {
+		return err
+	}
+	m.Lock()
+	defer m.Unlock()
+	if m.Limited == nil {
+		m.Limited = map[string]machine.LimitChange{}
+	}
+	m.Limited[id] = disk
+	return nil
 }
 
 // DiskUsage is what each machine takes on disk, in bytes.

@@ -67,7 +67,7 @@ func (h *Host) Fail(step string) error {
 }
 
 // SetTrouble has f asked before each step from now on: "start", "restore", "fingerprint", "snapshot", "prepare", "hello", "identify",
-// "shutdown", "kill", "adopt", "pause", "resume". Its error is the step's. Nil: no trouble.
+// "shutdown", "kill", "adopt", "pause", "resume", "set drive", "limit drive". Its error is the step's. Nil: no trouble.
 func (h *Host) SetTrouble(f func(string) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -215,7 +215,8 @@ type VMM struct {
 	guests     map[*channel.Guest]bool // sessions
 	identified *agentv1.IdentifyRequest
 	drives     map[int]string // as set later
-	lag        time.Duration  // of its clock
+	limits     map[int]vmm.RateLimit
+	lag        time.Duration // of its clock
 	paused     bool
 }
 
@@ -284,6 +285,11 @@ type machine struct{ *VMM }
 func (m *machine) Record() vmm.Record { return m.record }
 func (m *machine) Console() string    { return m.console }
 func (m *machine) Close() error       { return nil }
+
+// Files implements vmm.Machine.
+func (m *machine) Files() vmm.Files {
+	return vmm.Files{Socket: filepath.Join(m.record.Dir, "fake.sock"), Log: filepath.Join(m.record.Dir, "fake.log")}
+}
 
 func (m *machine) GuestConn(context.Context) (net.Conn, error) {
 	select {
@@ -367,6 +373,35 @@ func (m *machine) SetDrive(_ context.Context, slot int, d vmm.Drive) error {
 	}
 	m.drives[slot] = d.Path
 	return nil
+}
+
+// LimitDrive implements vmm.Machine.
+func (m *machine) LimitDrive(_ context.Context, slot int, l vmm.RateLimit) error {
+	if err := m.host.Fail("limit drive"); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.limits == nil {
+		m.limits = map[int]vmm.RateLimit{}
+	}
+	m.limits[slot] = l
+	return nil
+}
+
+// Limit is what LimitDrive last set for the slot, or what the VMM was started with.
+func (v *VMM) Limit(slot int) vmm.RateLimit {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if l, ok := v.limits[slot]; ok {
+		return l
+	}
+	return v.record.Config.Drives[slot].Limit
+}
+
+// LimitInterface is refused.
+func (m *machine) LimitInterface(context.Context, int, vmm.RateLimit, vmm.RateLimit) error {
+	return m.refuse("limits of interfaces")
 }
 
 func (m *machine) SetBalloon(ctx context.Context, size int64) error { return m.refuse("this") }

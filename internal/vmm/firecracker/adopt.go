@@ -26,6 +26,7 @@ func (e *Engine) Adopt(ctx context.Context, r vmm.Record) (vmm.Machine, error) {
 	}
 	m := newMachine(e, r)
 	m.cgroup = process.LoadCgroup(r.Cgroup)
+	m.limited.Store(true) // perhaps, by an earlier daemon
 	err := m.adopt(ctx)
 	if errors.Is(err, vmm.ErrGone) {
 		return nil, errors.Join(err, m.removeRemains(ctx))

@@ -114,7 +114,8 @@ func (m *machine) putDrives(ctx context.Context) error {
 			DriveID: ptr(driveID(i)), PathOnHost: ptr(driveID(i)), IsReadOnly: ptr(d.ReadOnly),
 			IsRootDevice: ptr(false), // the guest starts from its initramfs
 			// What a guest flushes is on the host's disk.
-			CacheType: ptr(models.DriveCacheTypeWriteback),
+			CacheType:   ptr(models.DriveCacheTypeWriteback),
+			RateLimiter: limiter(d.Limit),
 		})
 		if _, err := m.api.PutGuestDriveByID(p); err != nil {
 			return explainAPI("PUT /drives/"+driveID(i), err)
@@ -129,7 +130,10 @@ func (m *machine) putInterfaces(ctx context.Context) error {
 	for i, n := range m.record.Config.Interfaces {
 		p := operations.NewPutGuestNetworkInterfaceByIDParamsWithContext(ctx).WithTimeout(0)
 		p.SetIfaceID(interfaceID(i))
-		p.SetBody(&models.NetworkInterface{IfaceID: ptr(interfaceID(i)), GuestMac: n.MAC.String(), HostDevName: ptr(tapName(i, n))})
+		p.SetBody(&models.NetworkInterface{
+			IfaceID: ptr(interfaceID(i)), GuestMac: n.MAC.String(), HostDevName: ptr(tapName(i, n)),
+			RxRateLimiter: limiter(n.Receive), TxRateLimiter: limiter(n.Send),
+		})
 		if _, err := m.api.PutGuestNetworkInterfaceByID(p); err != nil {
 			return explainAPI("PUT /network-interfaces/"+interfaceID(i), err)
 		}

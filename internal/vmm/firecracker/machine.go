@@ -4,6 +4,7 @@
 package firecracker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/firecracker-microvm/firecracker-go-sdk/client/models"
 	"github.com/firecracker-microvm/firecracker-go-sdk/client/operations"
@@ -50,6 +52,8 @@ type machine struct {
 	forget   chan struct{}      // drops a connection that nobody has taken
 	accepted chan struct{}      // closed when accept has returned
 
+	limited atomic.Bool // a device has a limit, or may have had one
+
 	changing chan struct{} // holds one token while a request that changes the machine runs
 
 	mu     sync.Mutex // guards what follows
@@ -83,8 +87,9 @@ func newMachine(e *Engine, r vmm.Record) *machine {
 		letGo:      make(chan struct{}),
 		supervised: make(chan struct{}),
 	}
-	m.log.to = process.Log{Path: m.path(logFile), Limit: logBytes}
-	m.metrics.to = process.Log{Path: m.path(metricsFile), Limit: logBytes}
+	m.limited.Store(bounds(r.Config))
+	m.log.to = process.Log{Path: cmp.Or(r.Config.Log, m.path(logFile)), Limit: logBytes}
+	m.metrics.to = process.Log{Path: cmp.Or(r.Config.Metrics, m.path(metricsFile)), Limit: logBytes}
 	return m
 }
 
@@ -114,6 +119,11 @@ func (m *machine) Console() string {
 	return m.path(consoleFile)
 }
 
+// Files tells of the API's socket, as the daemon reaches it, of the log and of the metrics.
+func (m *machine) Files() vmm.Files {
+	return vmm.Files{Socket: m.inside(apiSocket), Log: m.log.to.Path, Metrics: m.metrics.to.Path}
+}
+
 // Pause stops the vCPUs.
 func (m *machine) Pause(ctx context.Context) error { return m.setState(ctx, models.VMStatePaused) }
 
@@ -121,12 +131,14 @@ func (m *machine) Pause(ctx context.Context) error { return m.setState(ctx, mode
 func (m *machine) Resume(ctx context.Context) error { return m.setState(ctx, models.VMStateResumed) }
 
 func (m *machine) setState(ctx context.Context, state string) error {
-	return m.change(ctx, func() error {
-		p := operations.NewPatchVMParamsWithContext(ctx).WithTimeout(0)
-		p.SetBody(&models.VM{State: ptr(state)})
-		_, err := m.api.PatchVM(p)
-		return explainAPI("PATCH /vm "+state, err)
-	})
+	return m.change(ctx, func() error { return m.patchState(ctx, state) })
+}
+
+func (m *machine) patchState(ctx context.Context, state string) error {
+	p := operations.NewPatchVMParamsWithContext(ctx).WithTimeout(0)
+	p.SetBody(&models.VM{State: ptr(state)})
+	_, err := m.api.PatchVM(p)
+	return explainAPI("PATCH /vm "+state, err)
 }
 
 // state asks for Firecracker's: "Not started", "Running" or "Paused".

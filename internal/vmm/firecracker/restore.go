@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/firecracker-microvm/firecracker-go-sdk/client/models"
+
 	"github.com/micropod/micropod/internal/vmm"
 )
 
@@ -23,13 +25,14 @@ func (e *Engine) Restore(ctx context.Context, c vmm.Config, snapshot string) (vm
 	if err := e.check(c); err != nil {
 		return nil, err
 	}
-	if err := e.checkSnapshot(c, snapshot); err != nil {
+	saved, err := e.checkSnapshot(c, snapshot)
+	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", snapshot, err)
 	}
 	entries := append(driveEntries(c),
 		entry{snapshotMemory, filepath.Join(snapshot, memoryFile), true}, entry{snapshotState, filepath.Join(snapshot, stateFile), true})
 	m, err := e.launch(ctx, c, entries, func(ctx context.Context, m *machine) error {
-		if err := m.load(ctx); err != nil {
+		if err := m.load(ctx, saved.Limited || bounds(c)); err != nil {
 			return m.startError("restoring", err)
 		}
 		return nil
@@ -58,28 +61,41 @@ type networkOverride struct {
 	TAP string `json:"host_dev_name"`
 }
 
-func (m *machine) load(ctx context.Context) error {
-	request := loadSnapshot{State: snapshotState, Memory: memoryBackend{snapshotMemory, "File"}, Resume: true}
+// load has the guest run on. Where limits differ from those saved, they are changed before.
+func (m *machine) load(ctx context.Context, limits bool) error {
+	request := loadSnapshot{State: snapshotState, Memory: memoryBackend{snapshotMemory, "File"}, Resume: !limits}
 	for i, n := range m.record.Config.Interfaces {
 		request.Overrides = append(request.Overrides, networkOverride{interfaceID(i), tapName(i, n)})
 	}
-	return m.api.send(ctx, "PUT", "/snapshot/load", request, nil)
+	if err := m.api.send(ctx, "PUT", "/snapshot/load", request, nil); err != nil || !limits {
+		return err
+	}
+	if err := m.limit(ctx); err != nil {
+		return err
+	}
+	return m.patchState(ctx, models.VMStateResumed)
 }
 
-// checkSnapshot refuses what cannot be restored as c.
-func (e *Engine) checkSnapshot(c vmm.Config, dir string) error {
-	f, err := os.Open(filepath.Join(dir, snapshotFile))
+func readManifest(path string) (s manifest, err error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return s, err
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxManifest))
 	if err != nil {
-		return err
+		return s, err
 	}
-	var s manifest
 	if err := json.Unmarshal(text, &s); err != nil {
-		return fmt.Errorf("reading %s: %w", snapshotFile, err)
+		return s, fmt.Errorf("reading %s: %w", snapshotFile, err)
+	}
+	return s, nil
+}
+
+// checkSnapshot refuses what cannot be restored as c.
+func (e *Engine) checkSnapshot(c vmm.Config, dir string) (s manifest, err error) {
+	if s, err = readManifest(filepath.Join(dir, snapshotFile)); err != nil {
+		return s, err
 	}
 	var readOnly []bool
 	for _, d := range c.Drives {
@@ -90,24 +106,24 @@ func (e *Engine) checkSnapshot(c vmm.Config, dir string) error {
 	}
 	switch {
 	case s.Engine != Name || s.Format != snapshotFormat:
-		return fmt.Errorf("it is of engine %s, format %d; this is %s, format %d", s.Engine, s.Format, Name, snapshotFormat)
+		return s, fmt.Errorf("it is of engine %s, format %d; this is %s, format %d", s.Engine, s.Format, Name, snapshotFormat)
 	case s.Version != e.version.String():
-		return fmt.Errorf("it was made by Firecracker %s, this is %s", s.Version, e.version)
+		return s, fmt.Errorf("it was made by Firecracker %s, this is %s", s.Version, e.version)
 	case s.VCPUs != c.VCPUs:
-		return mismatch("VCPUs", s.VCPUs, c.VCPUs)
+		return s, mismatch("VCPUs", s.VCPUs, c.VCPUs)
 	case s.Memory != c.Memory:
-		return mismatch("Memory", s.Memory, c.Memory)
+		return s, mismatch("Memory", s.Memory, c.Memory)
 	case !slices.Equal(s.ReadOnly, readOnly):
-		return mismatch("Drives", s.ReadOnly, readOnly)
+		return s, mismatch("Drives", s.ReadOnly, readOnly)
 	case s.Interfaces != len(c.Interfaces):
-		return mismatch("Interfaces", s.Interfaces, len(c.Interfaces))
+		return s, mismatch("Interfaces", s.Interfaces, len(c.Interfaces))
 	}
 	info, err := os.Stat(filepath.Join(dir, memoryFile))
 	if err != nil {
-		return err
+		return s, err
 	}
 	if info.Size() != s.Memory {
-		return fmt.Errorf("its memory has %d bytes, want %d", info.Size(), s.Memory)
+		return s, fmt.Errorf("its memory has %d bytes, want %d", info.Size(), s.Memory)
 	}
-	return nil
+	return s, nil
 }

@@ -40,11 +40,12 @@ type manifest struct {
 	Memory     int64
 	ReadOnly   []bool // of each drive
 	Interfaces int
+	Limited    bool `json:",omitempty"` // the saved devices may have limits
 }
 
 func (m *machine) manifest() manifest {
 	c := m.record.Config
-	s := manifest{Format: snapshotFormat, Engine: Name, Version: m.version.String(), VCPUs: c.VCPUs, Memory: c.Memory, Interfaces: len(c.Interfaces)}
+	s := manifest{Format: snapshotFormat, Engine: Name, Version: m.version.String(), VCPUs: c.VCPUs, Memory: c.Memory, Interfaces: len(c.Interfaces), Limited: m.limited.Load()}
 	for _, d := range c.Drives {
 		s.ReadOnly = append(s.ReadOnly, d.ReadOnly)
 	}

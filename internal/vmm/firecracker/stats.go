@@ -40,5 +40,9 @@ func (m *machine) Stats(ctx context.Context) (s vmm.Stats, err error) {
 		return s, m.explain(fmt.Errorf("reading the process's use: %w", err))
 	}
 	s.CPU, s.ResidentBytes = use.CPU, use.ResidentBytes
+	if s.GuestBytes, err = vmm.LargestMapping(m.process.PID); err != nil {
+		return s, m.explain(err)
+	}
+	s.GuestBytes = min(s.GuestBytes, s.ResidentBytes)
 	return s, nil
 }

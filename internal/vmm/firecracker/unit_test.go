@@ -130,7 +130,7 @@ func TestAPIErrorsNameRequestAndFault(t *testing.T) {
 		"PUT /boot-source":           m.putBootSource(t.Context()),
 		"PUT /machine-config":        m.putMachineConfig(t.Context()),
 		"PUT /actions InstanceStart": m.startGuest(t.Context()),
-		"PUT /snapshot/load":         m.load(t.Context()),
+		"PUT /snapshot/load":         m.load(t.Context(), false),
 		"PUT /vsock":                 m.putVsock(t.Context()),
 	} {
 		var e *APIError
@@ -288,12 +288,12 @@ func TestSnapshotRefused(t *testing.T) {
 		if err := errors.Join(os.WriteFile(filepath.Join(dir, snapshotFile), b, 0o600), os.WriteFile(filepath.Join(dir, memoryFile), make([]byte, 1<<20), 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		err = e.checkSnapshot(c, dir)
+		_, err = e.checkSnapshot(c, dir)
 		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 	}
-	if err := e.checkSnapshot(c, t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := e.checkSnapshot(c, t.TempDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no snapshot: %v", err)
 	}
 }

@@ -56,7 +56,7 @@ func (m *machine) adopt(ctx context.Context) (err error) {
 		m.process.Stop()
 		return m.explain(err)
 	}
-	if m.output, err = m.process.AdoptRing(outputName, outputRing, process.Log{Path: m.path(outputFile), Limit: outputBytes}); err != nil {
+	if m.output, err = m.process.AdoptRing(outputName, outputRing, process.Log{Path: m.outputPath(), Limit: outputBytes}); err != nil {
 		m.console.Close()
 		m.process.Stop()
 		return m.explain(err)

@@ -76,6 +76,19 @@ func check(c vmm.Config) error {
 	if n := len(c.Interfaces); n > maxInterfaces {
 		return &vmm.UnsupportedError{Engine: Name, Feature: fmt.Sprintf("%d network interfaces", n), Reason: fmt.Sprintf("microvm has room for %d", maxInterfaces)}
 	}
+	for _, d := range c.Drives {
+		if err := checkLimit(d.Limit); err != nil {
+			return err
+		}
+	}
+	if c.Metrics != "" {
+		return &vmm.UnsupportedError{Engine: Name, Feature: "a file of metrics", Reason: "it counts nothing itself; use --engine firecracker, or GetVM's resources"}
+	}
+	for _, n := range c.Interfaces {
+		if !n.Receive.IsZero() || !n.Send.IsZero() {
+			return errInterfaceLimit
+		}
+	}
 	for field, path := range map[string]string{"Kernel": c.Kernel, "Initrd": c.Initrd} {
 		if err := checkReadable(path, c.UID, c.GID); err != nil {
 			return &vmm.ConfigError{Field: field, Reason: err.Error()}
@@ -193,7 +206,7 @@ func (m *machine) openConsole(undos *undo.Stack) (*os.File, error) {
 		return nil, err
 	}
 	undos.Add("closing the console", func(context.Context) error { return console.Close() })
-	output, err := process.NewRing(outputName, outputRing, process.Log{Path: m.path(outputFile), Limit: outputBytes})
+	output, err := process.NewRing(outputName, outputRing, process.Log{Path: m.outputPath(), Limit: outputBytes})
 	if err != nil {
 		return nil, err
 	}
@@ -276,6 +289,9 @@ func (m *machine) begin(ctx context.Context, prepare func(context.Context, *mach
 	end(err)
 	if err != nil {
 		return m.startError(ctx, "restoring", err)
+	}
+	if err := m.limitDrives(ctx); err != nil {
+		return m.startError(ctx, "limiting the drives", err)
 	}
 	if err := m.execute(ctx, "cont", nil, nil); err != nil {
 		return m.startError(ctx, "letting the guest run", err)

@@ -4,6 +4,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,6 +83,9 @@ func newMachine(log *slog.Logger, r vmm.Record) *machine {
 
 func (m *machine) path(name string) string { return filepath.Join(m.record.Dir, name) }
 
+// outputPath is of the file of what QEMU says.
+func (m *machine) outputPath() string { return cmp.Or(m.record.Config.Log, m.path(outputFile)) }
+
 // Record returns what Adopt needs.
 func (m *machine) Record() vmm.Record { return m.record }
 
@@ -89,6 +93,11 @@ func (m *machine) Record() vmm.Record { return m.record }
 func (m *machine) Console() string {
 	m.drain()
 	return m.path(consoleFile)
+}
+
+// Files tells of the QMP socket and of what QEMU said. It counts nothing.
+func (m *machine) Files() vmm.Files {
+	return vmm.Files{Socket: m.path(qmpSocket), Log: m.output.Log.Path}
 }
 
 // GuestConn connects to the virtio-serial port's socket. QEMU takes the next

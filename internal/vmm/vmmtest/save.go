@@ -284,6 +284,9 @@ func testStats(ctx context.Context, t *testing.T, s *suite) {
 	if grown := after.ResidentBytes - before.ResidentBytes; grown < touched*3/4 {
 		t.Errorf("the guest touched %d bytes, the VMM grew by %d", touched, grown)
 	}
+	if after.GuestBytes-before.GuestBytes < touched*3/4 || after.GuestBytes > min(after.ResidentBytes, memory) {
+		t.Errorf("the guest touched %d bytes of its %d: %+v, then %+v", touched, memory, before, after)
+	}
 }
 
 func stats(ctx context.Context, t *testing.T, m *machine) vmm.Stats {

@@ -98,6 +98,7 @@ var tests = []struct {
 	{"RestoreRefuses", 1, testRestoreRefuses},
 	{"DriveOrder", 1, testDriveOrder},
 	{"SetDrive", 1, testSetDrive},
+	{"Limits", 2, testLimits},
 	{"Interfaces", 2, testInterfaces},
 	{"Balloon", 1, testBalloon},
 	{"Stats", 1, testStats},

@@ -58,6 +58,9 @@ const (
 	FCControlGetVMProcedure = "/micropod.v1.FCControl/GetVM"
 	// FCControlListVMsProcedure is the fully-qualified name of the FCControl's ListVMs RPC.
 	FCControlListVMsProcedure = "/micropod.v1.FCControl/ListVMs"
+	// FCControlUpdateVMResourcesProcedure is the fully-qualified name of the FCControl's
+	// UpdateVMResources RPC.
+	FCControlUpdateVMResourcesProcedure = "/micropod.v1.FCControl/UpdateVMResources"
 	// FCControlConsoleLogProcedure is the fully-qualified name of the FCControl's ConsoleLog RPC.
 	FCControlConsoleLogProcedure = "/micropod.v1.FCControl/ConsoleLog"
 )
@@ -81,6 +84,8 @@ type FCControlClient interface {
 	DeleteVM(context.Context, *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error)
 	GetVM(context.Context, *connect.Request[v1.GetVMRequest]) (*connect.Response[v1.GetVMResponse], error)
 	ListVMs(context.Context, *connect.Request[v1.ListVMsRequest]) (*connect.Response[v1.ListVMsResponse], error)
+	// UpdateVMResources changes how much may flow through a machine's drives, of a running one at once.
+	UpdateVMResources(context.Context, *connect.Request[v1.UpdateVMResourcesRequest]) (*connect.Response[v1.UpdateVMResourcesResponse], error)
 	// ConsoleLog reads the guest's console output, bounded by what is kept.
 	ConsoleLog(context.Context, *connect.Request[v1.ConsoleLogRequest]) (*connect.Response[v1.ConsoleLogResponse], error)
 }
@@ -156,6 +161,12 @@ func NewFCControlClient(httpClient connect.HTTPClient, baseURL string, opts ...c
 			connect.WithSchema(fCControlMethods.ByName("ListVMs")),
 			connect.WithClientOptions(opts...),
 		),
+		updateVMResources: connect.NewClient[v1.UpdateVMResourcesRequest, v1.UpdateVMResourcesResponse](
+			httpClient,
+			baseURL+FCControlUpdateVMResourcesProcedure,
+			connect.WithSchema(fCControlMethods.ByName("UpdateVMResources")),
+			connect.WithClientOptions(opts...),
+		),
 		consoleLog: connect.NewClient[v1.ConsoleLogRequest, v1.ConsoleLogResponse](
 			httpClient,
 			baseURL+FCControlConsoleLogProcedure,
@@ -177,6 +188,7 @@ type fCControlClient struct {
 	deleteVM          *connect.Client[v1.DeleteVMRequest, v1.DeleteVMResponse]
 	getVM             *connect.Client[v1.GetVMRequest, v1.GetVMResponse]
 	listVMs           *connect.Client[v1.ListVMsRequest, v1.ListVMsResponse]
+	updateVMResources *connect.Client[v1.UpdateVMResourcesRequest, v1.UpdateVMResourcesResponse]
 	consoleLog        *connect.Client[v1.ConsoleLogRequest, v1.ConsoleLogResponse]
 }
 
@@ -230,6 +242,11 @@ func (c *fCControlClient) ListVMs(ctx context.Context, req *connect.Request[v1.L
 	return c.listVMs.CallUnary(ctx, req)
 }
 
+// UpdateVMResources calls micropod.v1.FCControl.UpdateVMResources.
+func (c *fCControlClient) UpdateVMResources(ctx context.Context, req *connect.Request[v1.UpdateVMResourcesRequest]) (*connect.Response[v1.UpdateVMResourcesResponse], error) {
+	return c.updateVMResources.CallUnary(ctx, req)
+}
+
 // ConsoleLog calls micropod.v1.FCControl.ConsoleLog.
 func (c *fCControlClient) ConsoleLog(ctx context.Context, req *connect.Request[v1.ConsoleLogRequest]) (*connect.Response[v1.ConsoleLogResponse], error) {
 	return c.consoleLog.CallUnary(ctx, req)
@@ -254,6 +271,8 @@ type FCControlHandler interface {
 	DeleteVM(context.Context, *connect.Request[v1.DeleteVMRequest]) (*connect.Response[v1.DeleteVMResponse], error)
 	GetVM(context.Context, *connect.Request[v1.GetVMRequest]) (*connect.Response[v1.GetVMResponse], error)
 	ListVMs(context.Context, *connect.Request[v1.ListVMsRequest]) (*connect.Response[v1.ListVMsResponse], error)
+	// UpdateVMResources changes how much may flow through a machine's drives, of a running one at once.
+	UpdateVMResources(context.Context, *connect.Request[v1.UpdateVMResourcesRequest]) (*connect.Response[v1.UpdateVMResourcesResponse], error)
 	// ConsoleLog reads the guest's console output, bounded by what is kept.
 	ConsoleLog(context.Context, *connect.Request[v1.ConsoleLogRequest]) (*connect.Response[v1.ConsoleLogResponse], error)
 }
@@ -325,6 +344,12 @@ func NewFCControlHandler(svc FCControlHandler, opts ...connect.HandlerOption) (s
 		connect.WithSchema(fCControlMethods.ByName("ListVMs")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fCControlUpdateVMResourcesHandler := connect.NewUnaryHandler(
+		FCControlUpdateVMResourcesProcedure,
+		svc.UpdateVMResources,
+		connect.WithSchema(fCControlMethods.ByName("UpdateVMResources")),
+		connect.WithHandlerOptions(opts...),
+	)
 	fCControlConsoleLogHandler := connect.NewUnaryHandler(
 		FCControlConsoleLogProcedure,
 		svc.ConsoleLog,
@@ -353,6 +378,8 @@ func NewFCControlHandler(svc FCControlHandler, opts ...connect.HandlerOption) (s
 			fCControlGetVMHandler.ServeHTTP(w, r)
 		case FCControlListVMsProcedure:
 			fCControlListVMsHandler.ServeHTTP(w, r)
+		case FCControlUpdateVMResourcesProcedure:
+			fCControlUpdateVMResourcesHandler.ServeHTTP(w, r)
 		case FCControlConsoleLogProcedure:
 			fCControlConsoleLogHandler.ServeHTTP(w, r)
 		default:
@@ -402,6 +429,10 @@ func (UnimplementedFCControlHandler) GetVM(context.Context, *connect.Request[v1.
 
 func (UnimplementedFCControlHandler) ListVMs(context.Context, *connect.Request[v1.ListVMsRequest]) (*connect.Response[v1.ListVMsResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.FCControl.ListVMs is not implemented"))
+}
+
+func (UnimplementedFCControlHandler) UpdateVMResources(context.Context, *connect.Request[v1.UpdateVMResourcesRequest]) (*connect.Response[v1.UpdateVMResourcesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.FCControl.UpdateVMResources is not implemented"))
 }
 
 func (UnimplementedFCControlHandler) ConsoleLog(context.Context, *connect.Request[v1.ConsoleLogRequest]) (*connect.Response[v1.ConsoleLogResponse], error) {

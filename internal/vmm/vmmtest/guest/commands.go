@@ -26,6 +26,7 @@ func init() {
 		"set":      set,
 		"get":      func(args string) (string, error) { return variables[args], nil },
 		"read":     read,
+		"load":     load,
 		"write":    write,
 		"drives":   drives,
 		"cpus":     func(string) (string, error) { return strconv.Itoa(runtime.NumCPU()), nil },
@@ -76,6 +77,31 @@ func read(args string) (string, error) {
 		return "", fmt.Errorf("reading %s: %w", name, err)
 	}
 	return hex.EncodeToString(b), nil
+}
+
+// load DEVICE N: reads the first N bytes in requests of 64 KiB, past the page cache.
+func load(args string) (string, error) {
+	var name string
+	var n int
+	if _, err := fmt.Sscan(args, &name, &n); err != nil || n < 0 {
+		return "", errors.New("usage: load DEVICE N")
+	}
+	fd, err := unix.Open("/dev/"+name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_DIRECT, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	page, err := unix.Mmap(-1, 0, 64<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON) // aligned
+	if err != nil {
+		return "", err
+	}
+	defer unix.Munmap(page)
+	for at := 0; at < n; at += len(page) {
+		if _, err := unix.Pread(fd, page, int64(at)); err != nil {
+			return "", fmt.Errorf("reading %s: %w", name, err)
+		}
+	}
+	return "", nil
 }
 
 // write DEVICE TEXT: at the start of the device, and through to it.
