@@ -171,12 +171,17 @@ func (l *launch) driveArgs(i int) []string {
 
 // interfaceArgs leaves offloads as QEMU finds them: on, for a TAP with a header for them.
 // The MTU is the agent's to set: host_mtu would bound it for every clone of a snapshot.
+// There is no control queue: without it the guest has no filters to hand over, for each of which it would wait
+// for QEMU whenever it brings an interface up, and QEMU takes every frame. Who may send what is the slot's to say.
 func (l *launch) interfaceArgs(i int) []string {
 	return []string{
 		"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, l.taps[i]),
-		"-device", bus(fmt.Sprintf("virtio-net-device,id=nic%d,netdev=net%d,mac=%s", i, i, l.config.Interfaces[i].MAC), firstNICBus-i),
+		"-device", bus(fmt.Sprintf("virtio-net-device,id=nic%d,netdev=net%d,mac=%s,%s", i, i, l.config.Interfaces[i].MAC, noControlQueue), firstNICBus-i),
 	}
 }
+
+// noControlQueue names the queue's features too: the guest's driver refuses a device that offers one without the queue.
+const noControlQueue = "ctrl_vq=off,ctrl_rx=off,ctrl_rx_extra=off,ctrl_vlan=off,ctrl_mac_addr=off,ctrl_guest_offloads=off,guest_announce=off"
 
 // driveID is the QOM id of the device in a slot.
 func driveID(slot int) string { return fmt.Sprintf("drive%d", slot) }
