@@ -98,7 +98,8 @@ type Service struct {
 	end  context.CancelCauseFunc
 	work sync.WaitGroup // goroutines and operations that Close waits for
 
-	turns chan struct{} // full while as many containers as may be are started by themselves
+	turns   chan struct{} // full while as many containers as may be are started by themselves
+	takeUps chan struct{} // likewise, taken up from an earlier daemon
 
 	mu      sync.RWMutex
 	entries map[string]*entry // by id, created ones only
@@ -116,7 +117,7 @@ func New(c ServiceConfig) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{ServiceConfig: c, records: records, entries: map[string]*entry{}, names: map[string]string{}, turns: make(chan struct{}, max(4, 2*runtime.NumCPU()))}
+	s := &Service{ServiceConfig: c, records: records, entries: map[string]*entry{}, names: map[string]string{}, turns: make(chan struct{}, max(4, 2*runtime.NumCPU())), takeUps: make(chan struct{}, takeUpTogether)}
 	s.life, s.end = context.WithCancelCause(context.Background())
 	if err := s.recover(); err != nil {
 		return nil, fmt.Errorf("reading the containers: %w", err)

@@ -10,14 +10,22 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
 	"github.com/micropod/micropod/internal/machine"
 )
 
-// takeUpLimit bounds what a restarted daemon asks a guest before it serves without the answer.
-const takeUpLimit = 10 * time.Second
+const (
+	// takeUpLimit bounds what a restarted daemon asks a guest before it serves without the answer.
+	takeUpLimit = 10 * time.Second
+
+	// Many guests that are all taken up at once answer the last of a restarted daemon's users late. So a few are at a
+	// time: the others answer calls already, their output waits with their agents. One that takes long is not waited for.
+	takeUpTogether = 4
+	takeUpTurn     = time.Second
+)
 
 // recover reads the records and takes each container up as its state wants. Records
 // that cannot be read are told and stay.
@@ -192,6 +200,7 @@ func (e *entry) adopt() {
 // adoptExecs takes up further processes.
 func (e *entry) adoptExecs(r *run) {
 	defer close(r.known)
+	defer e.s.takeUpNext()()
 	ctx, cancel := context.WithTimeout(e.s.life, takeUpLimit)
 	defer cancel()
 	var state *agentv1.StateResponse
@@ -218,6 +227,18 @@ func (e *entry) adoptExecs(r *run) {
 		}
 		e.superviseExec(r, exec)
 	}
+}
+
+// takeUpNext waits until a guest may be taken up; done says that it was.
+func (s *Service) takeUpNext() (done func()) {
+	select {
+	case s.takeUps <- struct{}{}:
+	case <-s.life.Done():
+		return func() {}
+	}
+	once := sync.OnceFunc(func() { <-s.takeUps })
+	late := time.AfterFunc(takeUpTurn, once)
+	return func() { late.Stop(); once() }
 }
 
 // pastRun makes the run of a container that ended under an earlier daemon, for clients that come back to it.

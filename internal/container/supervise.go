@@ -39,6 +39,12 @@ func (e *entry) see(r *run) {
 	ctx, cancel := context.WithCancelCause(e.s.life)
 	defer cancel(nil)
 	e.watchMachine(ctx, r, cancel)
+	if r.known != nil { // it is taken up when its turn comes
+		select {
+		case <-r.known:
+		case <-ctx.Done():
+		}
+	}
 	r.pump(ctx, e.s.Machines)
 	if r.open {
 		go r.pumpInput(ctx, e.s.Machines)

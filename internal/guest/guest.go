@@ -129,6 +129,17 @@ func (s *Session) Ping(ctx context.Context) (time.Duration, error) {
 	return time.Since(start), err
 }
 
+// Alive waits for a sign of life: the agent runs and its end of the channel answers, whatever its calls do. It is cheap.
+func (s *Session) Alive(ctx context.Context) error {
+	if err := s.host.Ping(ctx); err != nil {
+		if cause := s.Err(); cause != nil {
+			return cause
+		}
+		return fmt.Errorf("waiting for a sign of life of the agent: %w", err)
+	}
+	return nil
+}
+
 // Done is closed when the session has ended.
 func (s *Session) Done() <-chan struct{} { return s.host.Done() }
 

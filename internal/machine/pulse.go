@@ -4,34 +4,37 @@
 package machine
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
+	"hash/crc32"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/micropod/micropod/internal/guest"
 )
 
 // A running machine's agent is asked for a sign of life now and then. One that owes an answer for longer than
 // Config.SilentLimit has a guest that hangs or a channel that does not come back: the machine is ended, in Error.
 //
 // A guest that the host does not let run is not silent: what its VMM's threads spent waiting for a CPU is taken off
-// the time, up to nine tenths of it, so that a guest which hangs on a busy host is still found. Time in which this
-// process itself did not run, be it stopped or starved, does not count beyond a step either.
+// the time, and all of it while one of them waits for the host's disk or memory, up to nine tenths, so that a guest which
+// hangs on a busy host is still found. Time in which this process itself did not run, be it stopped or starved, does
+// not count beyond a step either. So the limit may be short: it is one on what the guest was given, not on the clock.
 const (
 	pulseSteps = 15 // of SilentLimit: how often silence is added up
 	leastShare = 10 // silence grows by at least a tenth of the time
+
+	beats = 4 // in Config.PingEvery: at each some machines are asked
 )
 
 // heed watches over the agent of a run until that or life ends.
 func (m *machine) heed(life context.Context, r *run) {
 	ctx, cancel := r.while(life)
 	defer cancel()
-	for sleep(ctx, m.s.PingEvery); ctx.Err() == nil; sleep(ctx, m.s.PingEvery) {
+	for sleep(ctx, m.s.nextBeat(m.id)); ctx.Err() == nil; sleep(ctx, m.s.nextBeat(m.id)) {
 		if m.state() != Running {
 			continue
 		}
@@ -40,6 +43,14 @@ func (m *machine) heed(life context.Context, r *run) {
 			return
 		}
 	}
+}
+
+// nextBeat is the time until a machine's agent is to be asked. Many are asked at the same moment, since a daemon that
+// wakes up often uses several times as much as one that has much to do when it does; yet not all, since their answers load the host.
+func (s *Service) nextBeat(id string) time.Duration {
+	group := time.Duration(crc32.ChecksumIEEE([]byte(id)) % beats)
+	since := (time.Since(s.began) + group*s.PingEvery/beats) % s.PingEvery
+	return s.PingEvery - since
 }
 
 // while returns a context that ends with life and with the run's VMM.
@@ -69,7 +80,7 @@ func (m *machine) listen(ctx context.Context, r *run) (silent time.Duration) {
 	step := m.s.SilentLimit / pulseSteps
 	tick := time.NewTicker(step)
 	defer tick.Stop()
-	last, waited := time.Now(), m.s.waited(m.info().PID)
+	last, before := time.Now(), hardship{} // most agents answer within a step, and asking the kernel costs more than they do
 	for silent < m.s.SilentLimit {
 		select {
 		case <-answered:
@@ -81,9 +92,9 @@ func (m *machine) listen(ctx context.Context, r *run) (silent time.Duration) {
 		if m.state() != Running {
 			return 0
 		}
-		now, w := time.Now(), m.s.waited(m.info().PID)
-		silent += silence(min(now.Sub(last), 2*step), w-waited)
-		last, waited = now, w
+		now, h := time.Now(), m.s.hardship(m.info().PID)
+		silent += silence(min(now.Sub(last), 2*step), h.since(before))
+		last, before = now, h
 	}
 	return silent
 }
@@ -100,9 +111,8 @@ func (m *machine) hear(ctx context.Context, r *run) bool {
 		if err != nil {
 			return false
 		}
-		_, err = session.Ping(ctx)
-		if err == nil || !errors.Is(err, guest.ErrEnded) && !errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			return true // a refusal is an answer as well
+		if session.Alive(ctx) == nil {
+			return true
 		}
 	}
 	return false
@@ -126,25 +136,48 @@ func (m *machine) condemn(ctx context.Context, r *run, reason string) {
 	}
 }
 
-// starvedFor tells how long the threads of a process have waited for a CPU since their start: the second figure of
-// /proc/PID/task/TID/schedstat, in nanoseconds (Documentation/scheduler/sched-stats.rst). 0 when it is not known.
-func starvedFor(pid int) (sum time.Duration) {
+// hardship is how the host treats a process.
+type hardship struct {
+	known  bool
+	waited time.Duration // of all its threads for a CPU, since their start
+	stuck  bool          // one of them waits for a disk, or for memory that comes from one
+}
+
+// since is the time in which the process could do nothing for it, as far as is known.
+func (h hardship) since(before hardship) time.Duration {
+	switch {
+	case h.stuck:
+		return math.MaxInt64
+	case !h.known || !before.known:
+		return 0
+	}
+	return h.waited - before.waited
+}
+
+// hardshipOf reads /proc/PID/task/TID/schedstat, whose second figure is nanoseconds (Documentation/scheduler/sched-stats.rst),
+// and stat, whose third says D in an uninterruptible sleep (proc(5)).
+func hardshipOf(pid int) (h hardship) {
 	if pid <= 0 {
-		return 0
+		return h
 	}
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/schedstat", pid))
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*", pid))
 	if err != nil {
-		return 0
+		return h
 	}
-	for _, path := range threads {
-		text, err := os.ReadFile(path)
+	for _, dir := range threads {
+		text, err := os.ReadFile(filepath.Join(dir, "schedstat"))
 		if err != nil {
 			continue // the thread just ended
 		}
 		if f := strings.Fields(string(text)); len(f) == 3 {
 			n, _ := strconv.ParseInt(f[1], 10, 64)
-			sum += time.Duration(n)
+			h.waited += time.Duration(n)
+			h.known = true
+		}
+		stat, _ := os.ReadFile(filepath.Join(dir, "stat"))
+		if name := bytes.LastIndexByte(stat, ')'); name >= 0 && bytes.HasPrefix(stat[name:], []byte(") D")) {
+			h.stuck = true
 		}
 	}
-	return sum
+	return h
 }

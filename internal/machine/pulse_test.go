@@ -4,6 +4,7 @@
 package machine
 
 import (
+	"math"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -13,22 +14,10 @@ import (
 // impatient are limits that a test can wait for.
 func impatient(c *Config) { c.PingEvery, c.SilentLimit = time.Millisecond, 60*time.Millisecond }
 
-// hush makes agents silent, and returns what lets them speak again.
-func (w *world) hush() (speak func()) {
-	hushed := make(chan struct{})
-	w.host.SetTrouble(func(step string) error {
-		if step == "hello" {
-			<-hushed
-		}
-		return nil
-	})
-	return func() { w.host.SetTrouble(nil); close(hushed) }
-}
-
 func TestSilentAgentIsNoticed(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(*world, Info) (mend func()){
-		"hangs": func(w *world, _ Info) func() { return w.hush() },
+		"hangs": func(w *world, _ Info) func() { return w.host.Hush() },
 		"channel lost for good": func(w *world, i Info) func() {
 			w.host.SetDeaf(true)
 			w.host.VMM(i.PID).DropSessions()
@@ -67,28 +56,30 @@ func TestSilentAgentIsNoticed(t *testing.T) {
 func TestSlowIsNotSilent(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		starved bool
-		steps   int64 // of silence, of which pulseSteps are the end
+		starved, stuck bool
+
+		steps int64 // of silence, of which pulseSteps are the end
 	}{
-		"late":    {false, pulseSteps / 2},
-		"starved": {true, 4 * pulseSteps},
+		"late":    {steps: pulseSteps / 2},
+		"starved": {starved: true, steps: 4 * pulseSteps},
+		"stuck":   {stuck: true, steps: 4 * pulseSteps},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			began, looks := time.Now(), new(atomic.Int64)
 			w := newWorld(t, func(c *Config) {
 				c.PingEvery, c.SilentLimit = time.Millisecond, 300*time.Millisecond
-				c.waited = func(int) time.Duration {
+				c.hardship = func(int) hardship {
 					looks.Add(1)
-					if !test.starved {
-						return 0
+					if test.starved {
+						return hardship{known: true, waited: 2 * time.Since(began)}
 					}
-					return 2 * time.Since(began)
+					return hardship{known: true, stuck: test.stuck}
 				}
 			})
 			i := w.start(Spec{})
 			for range 2 {
-				speak, before := w.hush(), looks.Load()
+				speak, before := w.host.Hush(), looks.Load()
 				for looks.Load() < before+test.steps && w.get(i.ID).State == Running {
 					time.Sleep(time.Millisecond)
 				}
@@ -104,7 +95,7 @@ func TestPulseLeavesAloneWhatDoesNotRun(t *testing.T) {
 	w := newWorld(t, impatient)
 	w.host.Stubborn = true
 	i := w.start(Spec{})
-	speak := w.hush()
+	speak := w.host.Hush()
 	defer speak()
 	if err := w.Stop(t.Context(), i.ID, 300*time.Millisecond, false); err != nil { // the guest is given its time
 		t.Fatal(err)
@@ -115,7 +106,7 @@ func TestPulseLeavesAloneWhatDoesNotRun(t *testing.T) {
 func TestSilenceAddsUp(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ elapsed, starved, want time.Duration }{
-		{100, 0, 100}, {100, 40, 60}, {100, 95, 10}, {100, 400, 10}, {100, -5, 100},
+		{100, 0, 100}, {100, 40, 60}, {100, 95, 10}, {100, 400, 10}, {100, -5, 100}, {100, math.MaxInt64, 10},
 	} {
 		if got := silence(c.elapsed, c.starved); got != c.want {
 			t.Errorf("of %d ns, %d without a CPU, %d count; want %d", c.elapsed, c.starved, got, c.want)
@@ -123,22 +114,25 @@ func TestSilenceAddsUp(t *testing.T) {
 	}
 }
 
-// TestStarvedForReadsTheKernel: more threads than CPUs have to wait for each other.
-func TestStarvedForReadsTheKernel(t *testing.T) {
+// TestHardshipIsWhatTheKernelTells: more threads than CPUs have to wait for each other.
+func TestHardshipIsWhatTheKernelTells(t *testing.T) {
 	t.Parallel()
-	if starvedFor(0) != 0 || starvedFor(1<<30) != 0 {
-		t.Error("what is no process waits")
+	if (hardshipOf(0) != hardship{}) || (hardshipOf(1<<30) != hardship{}) {
+		t.Error("what is no process has it hard")
 	}
 	var stop atomic.Bool
 	defer stop.Store(true)
-	before := starvedFor(os.Getpid())
+	before := hardshipOf(os.Getpid())
+	if before.since(hardship{}) != 0 && !before.stuck {
+		t.Error("what was before the first look counts")
+	}
 	for range 64 {
 		go func() {
 			for !stop.Load() {
 			}
 		}()
 	}
-	for deadline := time.Now().Add(20 * time.Second); starvedFor(os.Getpid()) == before; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); hardshipOf(os.Getpid()).since(before) == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("64 busy goroutines did not wait for a CPU")
 		}

@@ -90,14 +90,14 @@ type Config struct {
 	// RestoreLimit is for a restored machine's agent to be identified, then it is booted instead. 0: BootLimit: where
 	// restores take long, since the host is busy, boots would take ten times as long.
 	RestoreLimit time.Duration
-	// PingEvery is how often a running machine's agent is asked for a sign of life; 0: 3 s.
+	// PingEvery is how often a running machine's agent is asked for a sign of life; 0: 2 s.
 	PingEvery time.Duration
-	// SilentLimit is how long one may owe it before the machine is ended; 0: 15 s. See pulse.go.
+	// SilentLimit is how long one may owe it before the machine is ended; 0: 3 s. See pulse.go.
 	SilentLimit time.Duration
 
 	BootLimit time.Duration // from the VMM's start until the agent is identified; 0: 2 minutes (20 cold boots at once on two cores take 27 s)
 
-	waited func(pid int) time.Duration // starvedFor, but in tests
+	hardship func(pid int) hardship // hardshipOf, but in tests
 }
 
 func (c *Config) validate() error {
@@ -119,10 +119,10 @@ func (c *Config) validate() error {
 	c.HostCPUs = cmp.Or(c.HostCPUs, runtime.NumCPU())
 	c.BootLimit = cmp.Or(c.BootLimit, 2*time.Minute)
 	c.RestoreLimit = cmp.Or(c.RestoreLimit, c.BootLimit)
-	c.PingEvery = cmp.Or(c.PingEvery, 3*time.Second)
-	c.SilentLimit = cmp.Or(c.SilentLimit, 15*time.Second)
-	if c.waited == nil {
-		c.waited = starvedFor
+	c.PingEvery = cmp.Or(c.PingEvery, 2*time.Second)
+	c.SilentLimit = cmp.Or(c.SilentLimit, 3*time.Second)
+	if c.hardship == nil {
+		c.hardship = hardshipOf
 	}
 	if c.HostMemory == 0 {
 		var info unix.Sysinfo_t
@@ -139,9 +139,10 @@ type Service struct {
 	Config
 	records *store.Bucket[record]
 
-	life context.Context // ends with Shutdown, its cause ErrShutdown
-	end  context.CancelCauseFunc
-	work sync.WaitGroup // supervisors, links, operations that outlive their callers
+	began time.Time
+	life  context.Context // ends with Shutdown, its cause ErrShutdown
+	end   context.CancelCauseFunc
+	work  sync.WaitGroup // supervisors, links, operations that outlive their callers
 
 	builds builds // of templates, under way
 	pool   pool
@@ -163,7 +164,7 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Config: c, records: records, machines: make(map[string]*machine), poolPatience: poolPatience, poolDelay: poolDelay}
+	s := &Service{Config: c, records: records, began: time.Now(), machines: make(map[string]*machine), poolPatience: poolPatience, poolDelay: poolDelay}
 	s.life, s.end = context.WithCancelCause(context.Background())
 	if err := s.adoptAll(); err != nil {
 		s.end(ErrShutdown)

@@ -49,7 +49,7 @@ func TestHungGuest(t *testing.T) {
 		t.Errorf("a container whose guest hangs ended with %s, want 255", code)
 	}
 	t.Logf("noticed after %s", time.Since(began).Round(time.Second/10))
-	if took := time.Since(began); took > 40*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // about 5 s when the host is not busy
 		t.Errorf("a hung guest was noticed after %s", took)
 	}
 	if why := h.must(t, "inspect", "-f", "{{.State.Error}}", stays); !strings.Contains(why, "agent was silent") {

@@ -33,7 +33,20 @@ const maxInstructions = 4096
 // sock_filter (little-endian), or "" when the profile filters nothing. profile is
 // JSON; empty means Docker's default. caps is the container's bounding set, kernel the guest's version such as
 // "6.1" (empty: 6.1). Warnings name rules that have no effect.
+// The last filters made are kept; warnings must not be changed.
 func Compile(profile string, caps []string, kernel string) (filter string, warnings []string, err error) {
+	k := key(profile, caps, kernel)
+	if r, ok := recall(k); ok {
+		return r.filter, r.warnings, nil
+	}
+	filter, warnings, err = compile(profile, caps, kernel)
+	if err == nil {
+		remember(k, result{filter, warnings})
+	}
+	return filter, warnings, err
+}
+
+func compile(profile string, caps []string, kernel string) (filter string, warnings []string, err error) {
 	rules, err := resolve(profile, caps, kernel)
 	if err != nil || rules == nil {
 		return "", nil, err

@@ -30,6 +30,7 @@ type Host struct {
 	vms map[int]*VMM // those that run, by pid
 
 	trouble func(step string) error
+	hushed  chan struct{} // closed when guests hear again; nil: they do
 	cleared []string      // ids
 	Version string        // of all engines, as in their fingerprints
 	Lag     time.Duration // added to guests' clocks by Identify
@@ -44,6 +45,26 @@ func (h *Host) SetDeaf(deaf bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.Deaf = deaf
+}
+
+// Hush makes all guests hang, those that run and those to come: they take nothing from the guest channel until speak.
+func (h *Host) Hush() (speak func()) {
+	hushed := make(chan struct{})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hushed = hushed
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.hushed = nil
+		close(hushed)
+	}
+}
+
+func (h *Host) isHushed() chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.hushed
 }
 
 func (h *Host) isDeaf() bool {

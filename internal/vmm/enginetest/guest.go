@@ -19,7 +19,7 @@ import (
 
 // serve is the guest's side of one connection: real handshake, yamux, ttrpc.
 func (v *VMM) serve(conn net.Conn) {
-	g, err := channel.Accept(conn)
+	g, err := channel.Accept(&hearing{Conn: conn, host: v.host, closed: make(chan struct{})})
 	if err != nil {
 		_ = conn.Close()
 		return
@@ -58,6 +58,30 @@ func (v *VMM) serve(conn net.Conn) {
 		_ = l.Close()
 	}()
 	_ = server.Serve(context.Background(), l)
+}
+
+// hearing is a guest's connection on which nothing arrives while the host is hushed.
+type hearing struct {
+	net.Conn
+	host   *Host
+	shut   sync.Once
+	closed chan struct{}
+}
+
+func (h *hearing) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	if hushed := h.host.isHushed(); hushed != nil {
+		select {
+		case <-hushed:
+		case <-h.closed:
+		}
+	}
+	return n, err
+}
+
+func (h *hearing) Close() error {
+	h.shut.Do(func() { close(h.closed) })
+	return h.Conn.Close()
 }
 
 // oneConn is a listener that accepts one connection.
