@@ -31,6 +31,9 @@ func (h *Host) Connect(ctx context.Context, slotID string, r InterfaceRequest) (
 		return nil, err
 	}
 	defer made.close()
+	if err := h.holdToEgress(made, s); err != nil {
+		return nil, err
+	}
 	if err := h.join(made, *i); err != nil {
 		return nil, fmt.Errorf("joining network %s: %w", i.Network, err)
 	}

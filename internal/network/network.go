@@ -76,6 +76,8 @@ type Host struct {
 	mu       sync.Mutex // guards what follows
 	networks map[string]*space
 	slots    map[string]*Slot
+	// resolutions are what name servers told machines with egress rules, by slot, the latest last.
+	resolutions map[string][]resolution
 
 	tableMu sync.Mutex // one change of the host's table at a time
 	nft     *nftables.Conn
@@ -90,7 +92,7 @@ func Open(c Config, networks []Network, slots []Slot) (_ *Host, gone []Slot, err
 	}
 	h := &Host{
 		Config: c, tag: hash(c.Instance, 4),
-		networks: map[string]*space{}, slots: map[string]*Slot{},
+		networks: map[string]*space{}, slots: map[string]*Slot{}, resolutions: map[string][]resolution{},
 	}
 	defer func() {
 		if err != nil {

@@ -81,7 +81,7 @@ func (h *Host) recycleOne(made *slot, was *Slot) {
 	if err != nil {
 		h.Log.Warn("cleaning a network slot", "slot", made.id, "error", err)
 		remove = h.tearSlot
-	} else if wanted && h.pool.give(made) {
+	} else if made.fresh = true; wanted && h.pool.give(made) {
 		return
 	}
 	if err := remove(made); err != nil {
@@ -96,7 +96,10 @@ func (h *Host) clean(made *slot, was *Slot) error {
 			return err
 		}
 	}
-	return nil
+	if was.Egress.Open() {
+		return nil
+	}
+	return h.holdToEgress(made, &Slot{ID: was.ID})
 }
 
 // unplug takes one interface off its network; its guard is shut.

@@ -38,7 +38,7 @@ func (h *Host) restore(networks []Network, slots []Slot) (gone []Slot, err error
 			continue
 		}
 		h.note(s)
-		if err := h.plugAgain(&s); err != nil {
+		if err := errors.Join(h.plugAgain(&s), h.egressAgain(&s)); err != nil {
 			return nil, fmt.Errorf("network slot %s: %w", s.ID, err)
 		}
 	}

@@ -34,6 +34,7 @@ type slot struct {
 	guards *nftables.Conn // an open socket inside
 	ports  []int          // indexes of the host's ends, one for each TAP
 	mtus   []int
+	fresh  bool // nobody's, by the pool or just made: its guard has no egress rules
 }
 
 // slotID names a new slot. It is in the names of its devices.
@@ -48,7 +49,7 @@ func portName(slot string, index int) string { return fmt.Sprintf("mpv%s%d", slo
 // makeSlot makes a slot that belongs to nobody: its guards let nothing pass, its ends
 // are on no bridge.
 func (h *Host) makeSlot() (_ *slot, err error) {
-	s := &slot{id: slotID()}
+	s := &slot{id: slotID(), fresh: true}
 	var steps undo.Stack
 	defer func() {
 		if err != nil {

@@ -40,12 +40,15 @@ func (h *Host) TakeSlot(ctx context.Context, r SlotRequest) (_ *Slot, err error)
 		}
 	}
 	steps.Add("removing the slot", func(context.Context) error { return h.removeSlot(made) })
-	s := &Slot{ID: made.id, NetNS: h.path(made.id)}
+	s := &Slot{ID: made.id, NetNS: h.path(made.id), Egress: r.Egress}
 	if err := h.assign(s, r.Interfaces); err != nil {
 		return nil, err
 	}
 	steps.Add("giving addresses back", func(context.Context) error { h.forget(s); return nil })
 	if err := made.give(h.NICs, r.UID, r.GID); err != nil {
+		return nil, err
+	}
+	if err := h.holdToEgress(made, s); err != nil {
 		return nil, err
 	}
 	for _, i := range s.Interfaces {
@@ -105,6 +108,7 @@ func (h *Host) forgetLocked(s *Slot) {
 		}
 	}
 	delete(h.slots, s.ID)
+	delete(h.resolutions, s.ID)
 }
 
 // give lets a user open all TAPs. It fails while another has one open.
@@ -204,7 +208,7 @@ func (h *Host) find(s *Slot) (_ *slot, err error) {
 			err = errors.Join(fmt.Errorf("network slot %s: %w", s.ID, err), made.close())
 		}
 	}()
-	if made.ns, err = os.Open(s.NetNS); err != nil {
+	if made, err = openSlot(s.ID, s.NetNS); err != nil {
 		return nil, err
 	}
 	for index := range h.NICs {
@@ -214,7 +218,20 @@ func (h *Host) find(s *Slot) (_ *slot, err error) {
 		}
 		made.ports, made.mtus = append(made.ports, l.Attrs().Index), append(made.mtus, l.Attrs().MTU)
 	}
-	return made, made.openGuards()
+	return made, nil
+}
+
+// openSlot opens what is inside of a slot.
+func openSlot(id, path string) (*slot, error) {
+	made := &slot{id: id}
+	var err error
+	if made.ns, err = os.Open(path); err == nil {
+		err = made.openGuards()
+	}
+	if err != nil {
+		return &slot{id: id}, errors.Join(err, made.close())
+	}
+	return made, nil
 }
 
 // close lets go of what is open of a slot; the slot stays.

@@ -47,6 +47,8 @@ type Slot struct {
 	NetNS string
 	// Interfaces are those in use; the slot has Config.NICs TAPs.
 	Interfaces []Interface
+	// Egress is what the machine may begin, on all its interfaces.
+	Egress Egress
 	// Published is what Publish returned, set by the caller.
 	Published Published
 }
@@ -103,6 +105,7 @@ type SlotRequest struct {
 	// UID and GID may open the TAPs: those of the VMM.
 	UID, GID   int
 	Interfaces []InterfaceRequest // at most Config.NICs
+	Egress     Egress
 }
 
 // InterfaceRequest is one interface that is wanted.
