@@ -18,22 +18,30 @@ type networkFlags struct {
 	networks, aliases, publish, expose []string
 	ip, ip6, mac                       string
 	publishAll                         bool
+	egress                             []string
+	limits                             rateFlags
 }
 
 // defaultNetwork is the daemon's, joined by name when an address of it is wanted.
 const defaultNetwork = "micropod"
 
 func (o *networkFlags) addNetwork(f *pflag.FlagSet) {
-	f.StringArrayVar(&o.networks, "network", nil, "join a `network`: NAME, name=NAME,alias=...,ip=...,ip6=...,mac-address=..., or none")
+	f.StringArrayVar(&o.networks, "network", nil, "join a `network`: NAME, name=NAME,alias=...,ip=...,ip6=...,mac-address=...,rate-up=..., or none")
 	f.StringArrayVar(&o.networks, "net", nil, "as --network")
 	f.Lookup("net").Hidden = true
 	f.StringArrayVar(&o.aliases, "network-alias", nil, "another `name` by which the network's containers find this one")
 	f.StringVar(&o.ip, "ip", "", "IPv4 `address` in the network")
 	f.StringVar(&o.ip6, "ip6", "", "IPv6 `address` in the network")
 	f.StringVar(&o.mac, "mac-address", "", "Ethernet `address`, such as 02:00:5e:00:53:01")
+	o.limits.add(f)
+	o.addEgress(f)
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "publish a port on the host: `[ip:][host-port:]container-port[/udp]`, also ranges")
 	f.BoolVarP(&o.publishAll, "publish-all", "P", false, "publish all exposed ports on free ports of the host")
 	f.StringArrayVar(&o.expose, "expose", nil, "a `port` for --publish-all beside the image's: 80, 80-90, 53/udp")
+}
+
+func (o *networkFlags) addEgress(f *pflag.FlagSet) {
+	f.StringArrayVar(&o.egress, "egress", nil, "where connections may go: `allow=TARGET[:PORT][/tcp|udp|icmp]` or deny=..., TARGET a domain name, *.NAME, address, range, network or *; allow or deny for the rest")
 }
 
 func (o *networkFlags) readNetwork(c *v1.ContainerConfig) error {
@@ -55,12 +63,19 @@ func (o *networkFlags) readNetwork(c *v1.ContainerConfig) error {
 		c.Ports = append(c.Ports, ports...)
 	}
 	c.PublishAll, c.Expose = o.publishAll, o.expose
+	if len(o.egress) > 0 {
+		c.Egress = &v1.Egress{Rules: o.egress}
+	}
 	return nil
 }
 
 // firstJoin puts what the flags beside --network say to the first network.
 func (o *networkFlags) firstJoin(c *v1.ContainerConfig) error {
-	if o.ip == "" && o.ip6 == "" && o.mac == "" && len(o.aliases) == 0 {
+	limits, err := o.limits.read()
+	if err != nil {
+		return err
+	}
+	if o.ip == "" && o.ip6 == "" && o.mac == "" && len(o.aliases) == 0 && limits == nil {
 		return nil
 	}
 	if len(c.Networks) == 0 {
@@ -68,16 +83,19 @@ func (o *networkFlags) firstJoin(c *v1.ContainerConfig) error {
 	}
 	first := c.Networks[0]
 	if first.Network == "none" {
-		return usagef("leave out --network none", "--ip, --ip6, --mac-address and --network-alias need a network")
+		return usagef("leave out --network none", "--ip, --ip6, --mac-address, --network-alias and limits of rates need a network")
 	}
 	first.Ip, first.Ip6, first.Mac = firstOf(o.ip, first.Ip), firstOf(o.ip6, first.Ip6), firstOf(o.mac, first.Mac)
 	first.Aliases = append(first.Aliases, o.aliases...)
+	if limits != nil {
+		first.Limits = limits
+	}
 	return checkJoin(first)
 }
 
 // parseJoin reads --network: a name, or keys and values as docker's.
 func parseJoin(text string) (*v1.NetworkJoin, error) {
-	join := &v1.NetworkJoin{}
+	join, limits := &v1.NetworkJoin{}, rateFlags{}
 	if !strings.Contains(text, "=") {
 		join.Network = text
 	} else {
@@ -94,10 +112,16 @@ func parseJoin(text string) (*v1.NetworkJoin, error) {
 				join.Ip6 = value
 			case "mac-address":
 				join.Mac = value
+			case "rate-up", "rate-down", "packets-up", "packets-down":
+				*limits.of(key) = value
 			default:
-				return nil, usagef("keys are name, alias, ip, ip6 and mac-address", "--network %q: %q is unknown", text, key)
+				return nil, usagef("keys are name, alias, ip, ip6, mac-address, rate-up, rate-down, packets-up and packets-down", "--network %q: %q is unknown", text, key)
 			}
 		}
+	}
+	var err error
+	if join.Limits, err = limits.read(); err != nil {
+		return nil, err
 	}
 	switch {
 	case join.Network == "":

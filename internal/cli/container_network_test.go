@@ -77,6 +77,14 @@ func TestNetworkFlags(t *testing.T) {
 		"v6 as v4":              {networkFlags{ip: "fd00::1"}, "is no IPv4 address"},
 		"v4 as v6":              {networkFlags{ip6: "10.0.0.1"}, "is no IPv6 address"},
 		"bad MAC":               {networkFlags{mac: "02:00"}, "is no Ethernet address"},
+		"limits":                {networkFlags{networks: []string{"a"}, limits: rateFlags{up: "10mbit", packetsDown: "2k"}}, "a limits 10000000 0 0 2000"},
+		"limits of the default": {networkFlags{limits: rateFlags{down: "1G"}}, "micropod limits 0 1000000000 0 0"},
+		"limits by keys":        {networkFlags{networks: []string{"name=a,rate-up=8,rate-down=2kbit,packets-up=3,packets-down=4m"}}, "a limits 8 2000 3 4000000"},
+		"limits of no network":  {networkFlags{networks: []string{"none"}, limits: rateFlags{up: "1m"}}, "need a network"},
+		"bad rate":              {networkFlags{limits: rateFlags{up: "fast"}}, `--rate-up "fast" is no rate`},
+		"slow rate":             {networkFlags{limits: rateFlags{up: "7"}}, `--rate-up "7" is no rate`},
+		"huge rate":             {networkFlags{limits: rateFlags{down: "9999999999g"}}, `is no rate`},
+		"packets in bits":       {networkFlags{networks: []string{"name=a,packets-up=1kbit"}}, `--packets-up "1kbit" is no rate`},
 		"bad port":              {networkFlags{publish: []string{"x"}}, "is no port of the container"},
 	} {
 		c := &v1.ContainerConfig{}
@@ -86,6 +94,9 @@ func TestNetworkFlags(t *testing.T) {
 			text := j.Network
 			if j.Ip+j.Ip6+j.Mac != "" {
 				text += fmt.Sprintf("(%s %s %s %v)", j.Ip, j.Ip6, j.Mac, j.Aliases)
+			}
+			if l := j.Limits; l != nil {
+				text += fmt.Sprintf(" limits %d %d %d %d", l.BitsUp, l.BitsDown, l.PacketsUp, l.PacketsDown)
 			}
 			list = append(list, text)
 		}

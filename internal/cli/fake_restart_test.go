@@ -18,6 +18,9 @@ func (d *fakeContainers) Update(_ context.Context, r *connect.Request[v1.UpdateC
 		return nil, err
 	}
 	d.change(func() {
+		if r.Msg.Egress != nil {
+			c.Config.Egress = r.Msg.Egress
+		}
 		if r.Msg.Restart == nil {
 			return
 		}

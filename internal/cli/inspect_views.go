@@ -38,6 +38,7 @@ type containerConfig struct {
 type hostConfig struct {
 	AutoRemove, Privileged, ReadonlyRootfs, Init                bool
 	CapAdd, CapDrop, SecurityOpt, GroupAdd, ExtraHosts, Dns     []string
+	Egress                                                      []string
 	Memory, MemorySwap, NanoCpus, PidsLimit, CpuShares, ShmSize int64
 	CpusetCpus                                                  string
 	Tmpfs, Sysctls, Annotations                                 map[string]string
@@ -101,7 +102,7 @@ func hostView(c *v1.ContainerConfig) hostConfig {
 	h := hostConfig{
 		AutoRemove: c.GetAutoRemove(), Privileged: c.GetPrivileged(), ReadonlyRootfs: c.GetReadOnly(), Init: c.GetInit(),
 		CapAdd: c.GetCapAdd(), CapDrop: c.GetCapDrop(), SecurityOpt: c.GetSecurityOpt(), GroupAdd: c.GetGroupAdd(),
-		ExtraHosts: c.GetExtraHosts(), Dns: c.GetDns(), Memory: r.GetMemoryBytes(), MemorySwap: r.GetMemorySwapBytes(),
+		ExtraHosts: c.GetExtraHosts(), Dns: c.GetDns(), Egress: c.GetEgress().GetRules(), Memory: r.GetMemoryBytes(), MemorySwap: r.GetMemorySwapBytes(),
 		NanoCpus: r.GetNanoCpus(), PidsLimit: r.GetPidsLimit(), CpuShares: r.GetCpuShares(), ShmSize: r.GetShmBytes(),
 		CpusetCpus: r.GetCpusetCpus(), Tmpfs: c.GetTmpfs(), Sysctls: c.GetSysctls(), Annotations: c.GetAnnotations(),
 		OomScoreAdj: c.GetOomScoreAdj(), Ulimits: []ulimitView{}, Devices: []deviceView{},

@@ -252,7 +252,11 @@ func newNetworkConnect(a *app) *cobra.Command {
 		Example: `  micropod network connect --alias db back postgres`,
 		Args:    exactArgs(2, "a network and a container"),
 		RunE: func(c *cobra.Command, args []string) error {
-			join := &v1.NetworkJoin{Network: args[0], Aliases: o.aliases, Ip: o.ip, Ip6: o.ip6, Mac: o.mac}
+			limits, err := o.limits.read()
+			if err != nil {
+				return err
+			}
+			join := &v1.NetworkJoin{Network: args[0], Aliases: o.aliases, Ip: o.ip, Ip6: o.ip6, Mac: o.mac, Limits: limits}
 			if err := checkJoin(join); err != nil {
 				return err
 			}
@@ -269,6 +273,7 @@ func newNetworkConnect(a *app) *cobra.Command {
 	f.StringVar(&o.ip, "ip", "", "IPv4 `address` in the network")
 	f.StringVar(&o.ip6, "ip6", "", "IPv6 `address` in the network")
 	f.StringVar(&o.mac, "mac-address", "", "Ethernet `address`, such as 02:00:5e:00:53:01")
+	o.limits.add(f)
 	return c
 }
 

@@ -17,12 +17,16 @@ func newUpdate(a *app) *cobra.Command {
 	var policy string
 	c := &cobra.Command{
 		Use:   "update [flags] CONTAINER [CONTAINER...]",
-		Short: "Change limits of containers, of running ones at once, their restart policy and idle timeout",
-		Long: `Change limits of containers, of running ones at once, their restart policy and idle timeout.
+		Short: "Change limits and egress rules of containers, of running ones at once, their restart policy and idle timeout",
+		Long: `Change limits and egress rules of containers, of running ones at once, their restart policy and idle timeout.
 
-The machine keeps its size, so a limit cannot be raised beyond its memory and vCPUs.`,
+The machine keeps its size, so a limit cannot be raised beyond its memory and vCPUs.
+
+The rules given by --egress take the place of all that there were; --egress allow alone lifts them. Connections
+that the new ones do not allow are cut, others go on.`,
 		Example: `  micropod update --memory 256m --cpus 0.5 web
   micropod update --disk-bps 20m --disk-iops 500 web
+  micropod update --egress allow=pypi.org:443 --egress 'allow=*.pythonhosted.org:443' sandbox
   micropod update --restart unless-stopped web db`,
 		Args: needArgs(1, "container"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -47,6 +51,7 @@ The machine keeps its size, so a limit cannot be raised beyond its memory and vC
 	addRestart(c.Flags(), &policy)
 	o.addIdle(c.Flags())
 	o.disk.addFlags(c.Flags())
+	o.addEgress(c.Flags())
 	refuseCgroup(c.Flags())
 	return c
 }
@@ -74,8 +79,11 @@ func (o *containerFlags) update(f *pflag.FlagSet, policy string) (*v1.UpdateCont
 		return nil, err
 	}
 	r.RateLimiters = o.disk.limiters
-	if r.Resources == nil && r.RateLimiters == nil && r.Restart == nil && r.IdleTimeoutNanos == nil {
-		return nil, usagef("give a limit, such as --memory 256m, --restart or --idle-timeout", "there is nothing to change")
+	if len(o.egress) > 0 {
+		r.Egress = &v1.Egress{Rules: o.egress}
+	}
+	if r.Resources == nil && r.RateLimiters == nil && r.Restart == nil && r.IdleTimeoutNanos == nil && r.Egress == nil {
+		return nil, usagef("give a limit, such as --memory 256m, --restart, --idle-timeout or --egress", "there is nothing to change")
 	}
 	return r, nil
 }

@@ -31,6 +31,7 @@ type Machines interface {
 	Wake(ctx context.Context, id string) error
 	Save(ctx context.Context, id string, r machine.SaveRequest) (s snapshot.Snapshot, release func(), err error)
 	CreateFrom(ctx context.Context, ref string, spec machine.Spec) (machine.Info, error)
+	SetEgress(ctx context.Context, id string, rules []string) error
 	Get(id string) (machine.Info, error)
 	Ended(id string) (<-chan struct{}, error)
 	Session(ctx context.Context, id string) (Session, error)

@@ -4,6 +4,8 @@
 package container
 
 import (
+	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -22,6 +24,7 @@ type Network struct {
 	// PublishAll publishes what the image exposes, and Expose, on free ports of the host.
 	PublishAll bool
 	Expose     []string // PORT[-PORT][/tcp|udp]
+	Egress     []string // where it may begin connections to: see machine.NetworkSpec
 }
 
 // NoNetwork is the name to join for loopback only.
@@ -33,7 +36,7 @@ const maxExposed = 1024
 // machineNetwork is what the container's machine asks of the network.
 func (r *record) machineNetwork() machine.NetworkSpec {
 	n := r.Config.Network
-	spec := machine.NetworkSpec{Joins: n.Joins, Ports: n.Ports, Names: r.names()}
+	spec := machine.NetworkSpec{Joins: n.Joins, Ports: n.Ports, Names: r.names(), Egress: n.Egress}
 	if n.none() {
 		return machine.NetworkSpec{None: true, Ports: n.Ports} // which the machine refuses
 	}
@@ -109,7 +112,7 @@ func (n Network) elsewhere() Network {
 	for i := range joins {
 		joins[i].Addrs, joins[i].MAC = nil, nil
 	}
-	return Network{Joins: joins}
+	return Network{Joins: joins, Egress: n.Egress}
 }
 
 func (n Network) none() bool { return len(n.Joins) == 1 && n.Joins[0].Network == NoNetwork }
@@ -126,6 +129,28 @@ func (n Network) check() error {
 		}
 	}
 	return nil
+}
+
+// SetEgress changes where a container may begin connections to, at once if it runs. Errors: *NotFoundError, those of
+// the rules.
+func (s *Service) SetEgress(ctx context.Context, ref string, rules []string) (Info, error) {
+	e, err := s.find(ref)
+	if err != nil {
+		return Info{}, err
+	}
+	ctx, end, err := e.begin(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	defer end()
+	if err := s.Machines.SetEgress(ctx, e.record().MachineID, rules); err != nil {
+		return Info{}, err
+	}
+	if err := e.edit(func(r *record) { r.Config.Network.Egress = rules }); err != nil {
+		return Info{}, fmt.Errorf("changing container %q: %w", e.name(), err)
+	}
+	e.publish("update", nil)
+	return e.info(), nil
 }
 
 // networkOf is what a container is told of its machine's networks; nil before the machine runs.

@@ -199,7 +199,7 @@ func (s *Service) begin(r record) *lan {
 	}
 	var err error
 	l.server, err = dns.Start(dns.Config{
-		Addrs: gateways, Clients: prefixes, Names: &view{s, r.Network.ID}, Log: s.Log,
+		Addrs: gateways, Clients: prefixes, Names: &view{s, r.Network.ID}, Policy: &view{s, r.Network.ID}, Log: s.Log,
 		Resolvers: func(client netip.Addr) []netip.AddrPort { return s.resolversFor(r.Network, client) },
 	})
 	if err != nil {

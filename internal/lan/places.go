@@ -47,7 +47,11 @@ func (s *Service) Attach(ctx context.Context, r machine.AttachRequest) (_ *machi
 		return nil, &InvalidError{What: "networks", Reason: fmt.Sprintf("%d are wanted, a machine has %d network devices", n, s.Config.NICs), Hint: "join fewer networks"}
 	}
 	p := &place{Machine: r.ID, Aliases: map[string][]string{}, Names: r.Names, Resolvers: r.Resolvers}
-	request := network.SlotRequest{UID: r.UID, GID: r.GID}
+	egress, err := network.ParseEgress(r.Egress)
+	if err != nil {
+		return nil, err
+	}
+	request := network.SlotRequest{UID: r.UID, GID: r.GID, Egress: egress}
 	for _, j := range r.Joins {
 		l, err := s.get(j.Network)
 		if err != nil {
@@ -103,7 +107,7 @@ func published(list []network.Port) []machine.Port {
 }
 
 func interfaceRequest(l *lan, j machine.Join) network.InterfaceRequest {
-	r := network.InterfaceRequest{Network: l.Network.ID, Addrs: j.Addrs}
+	r := network.InterfaceRequest{Network: l.Network.ID, Addrs: j.Addrs, Limits: network.Limits(j.Limits)}
 	copy(r.MAC[:], j.MAC)
 	return r
 }

@@ -70,6 +70,20 @@ func (s *Service) Disconnect(_ context.Context, id, name string) (machine.Endpoi
 	return e, s.moved(p, &next)
 }
 
+// SetEgress implements machine.Network.
+func (s *Service) SetEgress(_ context.Context, id string, rules []string) error {
+	egress, err := network.ParseEgress(rules)
+	p := s.member(id)
+	if err != nil || p == nil {
+		return err
+	}
+	if err := s.host.SetEgress(p.Slot.ID, egress); err != nil {
+		return err
+	}
+	next := *p
+	return s.moved(p, &next)
+}
+
 // moved puts a place whose slot has changed on record and makes it known.
 func (s *Service) moved(old, next *place) error {
 	slot, there := s.host.Slot(next.Slot.ID)

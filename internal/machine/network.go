@@ -32,6 +32,8 @@ type Network interface {
 	// Connect joins a further network, Disconnect leaves one. The guest is not told: its agent has to be.
 	Connect(ctx context.Context, id string, j Join) (Endpoint, error)
 	Disconnect(ctx context.Context, id, network string) (Endpoint, error)
+	// SetEgress changes where the machine may begin connections to. One that has no place in a network is no error.
+	SetEgress(ctx context.Context, id string, rules []string) error
 	// Keep frees what machines other than these hold.
 	Keep(ids []string) error
 }
@@ -48,6 +50,8 @@ type NetworkSpec struct {
 	Names []string
 	// Resolvers answer for names outside in place of the host's.
 	Resolvers []netip.AddrPort
+	// Egress says where it may begin connections to, as network.ParseEgress reads it; none: everywhere.
+	Egress []string
 }
 
 // Join is one network that is wanted.
@@ -56,6 +60,13 @@ type Join struct {
 	Addrs   []netip.Addr
 	MAC     net.HardwareAddr // empty: chosen
 	Aliases []string         // names in this network alone
+	Limits  RateLimits
+}
+
+// RateLimits bound an interface's traffic; 0: no bound.
+type RateLimits struct {
+	Up, Down               uint64 // bits a second, from and to the machine
+	PacketsUp, PacketsDown uint64 // packets a second
 }
 
 // Port is a port of the guest that is published on the host.
@@ -128,7 +139,8 @@ func (noNetwork) Connect(context.Context, string, Join) (Endpoint, error) {
 func (noNetwork) Disconnect(context.Context, string, string) (Endpoint, error) {
 	return Endpoint{}, errNoNetwork
 }
-func (noNetwork) Keep([]string) error { return nil }
+func (noNetwork) SetEgress(context.Context, string, []string) error { return nil }
+func (noNetwork) Keep([]string) error                               { return nil }
 
 // join makes the machine's place in its networks, unless it wants none.
 func (b *boot) join(ctx context.Context) (err error) {
@@ -256,6 +268,24 @@ func (s *Service) Disconnect(ctx context.Context, ref, network string) error {
 			rec.Spec.Network.Joins = slices.DeleteFunc(slices.Clone(rec.Spec.Network.Joins), func(j Join) bool { return j.Network == network })
 		})
 	})
+}
+
+// SetEgress changes where a machine may begin connections to, at once and at its next starts. Errors: *NotFoundError, those
+// of the rules.
+func (s *Service) SetEgress(ctx context.Context, ref string, rules []string) error {
+	m, err := s.find(ref)
+	if err != nil {
+		return err
+	}
+	ctx, end, err := m.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := s.Network.SetEgress(ctx, m.id, rules); err != nil {
+		return err
+	}
+	return m.note(func(rec *record) { rec.Spec.Network.Egress = rules })
 }
 
 // rewire runs do on a machine that stands still or runs, under its operation lock. The run is nil if it stands still.

@@ -43,6 +43,7 @@ func newNamespace(t *testing.T, name string) *namespace {
 			t.Error(err)
 		}
 	})
+	n.set("ipv4/conf/all/forwarding", "0") // it is as in the namespace that this host began in
 	n.set("ipv6/conf/default/disable_ipv6", "0")
 	n.set("ipv6/conf/all/disable_ipv6", "0")
 	n.set("ipv6/conf/default/accept_dad", "0")

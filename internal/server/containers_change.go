@@ -25,13 +25,17 @@ func (c *containers) Rename(ctx context.Context, r *connect.Request[v1.RenameCon
 	return connect.NewResponse(&v1.RenameContainerResponse{}), err
 }
 
-// Update changes a container's limits, those of its machine's drives, restart policy and idle timeout.
+// Update changes a container's limits, those of its machine's drives, restart policy, idle timeout and egress rules.
 func (c *containers) Update(ctx context.Context, r *connect.Request[v1.UpdateContainerRequest]) (*connect.Response[v1.UpdateContainerResponse], error) {
 	if err := required("container", r.Msg.Container); err != nil {
 		return nil, err
 	}
-	if r.Msg.Resources == nil && r.Msg.RateLimiters == nil && r.Msg.Restart == nil && r.Msg.IdleTimeoutNanos == nil {
-		return nil, &requestError{"resources", "neither limits nor a restart policy nor an idle timeout are given"}
+	if r.Msg.Resources == nil && r.Msg.RateLimiters == nil && r.Msg.Restart == nil && r.Msg.IdleTimeoutNanos == nil && r.Msg.Egress == nil {
+		return nil, &requestError{"resources", "neither limits nor a restart policy, an idle timeout or egress rules are given"}
+	}
+	rules, err := egressFromWire(r.Msg.Egress)
+	if err != nil {
+		return nil, err
 	}
 	disk, err := limitChangeFromWire("rate_limiters.disk", r.Msg.RateLimiters.GetDisk())
 	if err != nil {
@@ -55,6 +59,11 @@ func (c *containers) Update(ctx context.Context, r *connect.Request[v1.UpdateCon
 	}
 	if d := r.Msg.IdleTimeoutNanos; d != nil {
 		if info, err = c.service.SetIdleTimeout(ctx, r.Msg.Container, time.Duration(*d)); err != nil {
+			return nil, err
+		}
+	}
+	if r.Msg.Egress != nil {
+		if info, err = c.service.SetEgress(ctx, r.Msg.Container, rules); err != nil {
 			return nil, err
 		}
 	}

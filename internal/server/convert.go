@@ -59,6 +59,9 @@ func vmNetworkFromWire(c *v1.VMConfig) (n machine.NetworkSpec, err error) {
 	if len(n.Joins) == 1 && n.Joins[0].Network == container.NoNetwork {
 		n.None, n.Joins = true, nil
 	}
+	if n.Egress, err = egressFromWire(c.GetEgress()); err != nil {
+		return n, err
+	}
 	n.Ports, err = portsFromWire(c.GetPorts())
 	return n, err
 }
@@ -88,6 +91,7 @@ func vmToWire(i machine.Info) *v1.VM {
 			RateLimiters:      limitersToWire(i.DiskLimit),
 			LogPath:           i.Log,
 			MetricsPath:       i.Metrics,
+			Egress:            egressToWire(i.Network.Egress),
 		},
 		Pid:           uint32(i.PID),
 		ConsolePath:   i.ConsolePath,

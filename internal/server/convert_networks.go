@@ -35,7 +35,7 @@ func joinsFromWire(list []*v1.NetworkJoin) (joins []machine.Join, err error) {
 }
 
 func joinFromWire(j *v1.NetworkJoin) (machine.Join, error) {
-	join := machine.Join{Network: j.GetNetwork(), Aliases: j.GetAliases()}
+	join := machine.Join{Network: j.GetNetwork(), Aliases: j.GetAliases(), Limits: limitsFromWire(j.GetLimits())}
 	if err := required("network", join.Network); err != nil {
 		return join, err
 	}
@@ -72,7 +72,7 @@ func joinFromWire(j *v1.NetworkJoin) (machine.Join, error) {
 
 func joinsToWire(joins []machine.Join) (list []*v1.NetworkJoin) {
 	for _, j := range joins {
-		wire := &v1.NetworkJoin{Network: j.Network, Aliases: j.Aliases}
+		wire := &v1.NetworkJoin{Network: j.Network, Aliases: j.Aliases, Limits: limitsToWire(j.Limits)}
 		for _, a := range j.Addrs {
 			if a.Is4() {
 				wire.Ip = a.String()
@@ -86,6 +86,33 @@ func joinsToWire(joins []machine.Join) (list []*v1.NetworkJoin) {
 		list = append(list, wire)
 	}
 	return list
+}
+
+func limitsFromWire(l *v1.RateLimits) machine.RateLimits {
+	return machine.RateLimits{Up: l.GetBitsUp(), Down: l.GetBitsDown(), PacketsUp: l.GetPacketsUp(), PacketsDown: l.GetPacketsDown()}
+}
+
+func limitsToWire(l machine.RateLimits) *v1.RateLimits {
+	if l == (machine.RateLimits{}) {
+		return nil
+	}
+	return &v1.RateLimits{BitsUp: l.Up, BitsDown: l.Down, PacketsUp: l.PacketsUp, PacketsDown: l.PacketsDown}
+}
+
+// egressFromWire checks the rules and gives them in their plain form.
+func egressFromWire(e *v1.Egress) ([]string, error) {
+	rules, err := network.ParseEgress(e.GetRules())
+	if err != nil {
+		return nil, err
+	}
+	return rules.Strings(), nil
+}
+
+func egressToWire(rules []string) *v1.Egress {
+	if len(rules) == 0 {
+		return nil
+	}
+	return &v1.Egress{Rules: rules}
 }
 
 func portsFromWire(list []*v1.PortMapping) (ports []machine.Port, err error) {

@@ -57,7 +57,7 @@ var faults = []fault{
 	{"network_membership", connect.CodeFailedPrecondition, "micropod network inspect tells who is in it", isA[*lan.NotJoinedError]},
 	{"port_in_use", connect.CodeFailedPrecondition, "publish on another port of the host, or on any free one: -p CONTAINER_PORT", isA[*network.PortError]},
 	{"address_unavailable", connect.CodeFailedPrecondition, "choose another, or leave the choice to micropod", isA[*network.AddressError]},
-	{"invalid_request", connect.CodeInvalidArgument, "", isA[*lan.InvalidError]},
+	{"invalid_request", connect.CodeInvalidArgument, "", either[*lan.InvalidError, *network.EgressError]},
 	{"name_in_use", connect.CodeAlreadyExists, "", isA[*lan.ExistsError]},
 	{"ambiguous", connect.CodeInvalidArgument, "give more digits of the id, or the name", isA[*lan.AmbiguousError]},
 	{"ambiguous", connect.CodeInvalidArgument, "give more digits of the id, or the name", either[*machine.AmbiguousError, *container.AmbiguousError]},

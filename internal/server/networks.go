@@ -104,6 +104,23 @@ func (n *networks) Disconnect(ctx context.Context, r *connect.Request[v1.Disconn
 	return connect.NewResponse(&v1.DisconnectNetworkResponse{}), n.machines.Disconnect(ctx, id, info.Name)
 }
 
+// SetEgress changes where a machine may begin connections to. A container keeps its own in mind, for its copies.
+func (n *networks) SetEgress(ctx context.Context, r *connect.Request[v1.SetEgressRequest]) (*connect.Response[v1.SetEgressResponse], error) {
+	if err := required("vm_id", r.Msg.VmId); err != nil {
+		return nil, err
+	}
+	rules, err := egressFromWire(r.Msg.Egress)
+	if err != nil {
+		return nil, err
+	}
+	if _, missing := n.containers.Get(r.Msg.VmId); missing == nil {
+		_, err = n.containers.SetEgress(ctx, r.Msg.VmId, rules)
+	} else {
+		err = n.machines.SetEgress(ctx, r.Msg.VmId, rules)
+	}
+	return connect.NewResponse(&v1.SetEgressResponse{}), err
+}
+
 // both finds a machine, which may be named by its container, and a network.
 func (n *networks) both(ref, network string) (id string, info lan.Info, err error) {
 	if err := required("vm_id", ref); err != nil {

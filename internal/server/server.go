@@ -58,6 +58,7 @@ type Containers interface {
 	Check(ctx context.Context) ([]machine.Finding, error)
 	Snapshot(ctx context.Context, ref, name string) (snapshot.Snapshot, error)
 	Restore(ctx context.Context, ref, name string) (container.Info, error)
+	SetEgress(ctx context.Context, ref string, rules []string) (container.Info, error)
 	Clone(ctx context.Context, ref string, names []string) (clones []container.Info, paused time.Duration, err error)
 }
 

@@ -82,6 +82,10 @@ func (o *owned) Snapshot(_ context.Context, ref, name string) (snapshot.Snapshot
 	return snapshot.Snapshot{ID: "of-" + ref, Name: name}, nil
 }
 
+func (o *owned) SetEgress(_ context.Context, ref string, _ []string) (container.Info, error) {
+	return o.Get(ref)
+}
+
 func (o *owned) Restore(context.Context, string, string) (container.Info, error) {
 	return container.Info{ID: "box", MachineID: o.machine}, nil
 }

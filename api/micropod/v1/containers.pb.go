@@ -756,6 +756,7 @@ type ContainerConfig struct {
 	Ports              []*PortMapping         `protobuf:"bytes,61,rep,name=ports,proto3" json:"ports,omitempty"`
 	PublishAll         bool                   `protobuf:"varint,62,opt,name=publish_all,json=publishAll,proto3" json:"publish_all,omitempty"`                     // every port that the image exposes, and expose, on free ports
 	Expose             []string               `protobuf:"bytes,63,rep,name=expose,proto3" json:"expose,omitempty"`                                                // PORT[-PORT][/tcp|udp]
+	Egress             *Egress                `protobuf:"bytes,64,opt,name=egress,proto3" json:"egress,omitempty"`                                                // where it may begin connections to; absent: everywhere
 	IdleTimeoutNanos   int64                  `protobuf:"varint,70,opt,name=idle_timeout_nanos,json=idleTimeoutNanos,proto3" json:"idle_timeout_nanos,omitempty"` // suspend it when nobody needed it for so long, at least 1 s; 0: never
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1102,6 +1103,13 @@ func (x *ContainerConfig) GetPublishAll() bool {
 func (x *ContainerConfig) GetExpose() []string {
 	if x != nil {
 		return x.Expose
+	}
+	return nil
+}
+
+func (x *ContainerConfig) GetEgress() *Egress {
+	if x != nil {
+		return x.Egress
 	}
 	return nil
 }
@@ -1838,6 +1846,7 @@ type UpdateContainerRequest struct {
 	Resources        *Resources             `protobuf:"bytes,3,opt,name=resources,proto3" json:"resources,omitempty"`                                                // limits, of a running container changed at once; 0: as it was
 	IdleTimeoutNanos *int64                 `protobuf:"varint,4,opt,name=idle_timeout_nanos,json=idleTimeoutNanos,proto3,oneof" json:"idle_timeout_nanos,omitempty"` // absent: as it was; 0: never
 	RateLimiters     *RateLimiters          `protobuf:"bytes,5,opt,name=rate_limiters,json=rateLimiters,proto3" json:"rate_limiters,omitempty"`                      // of the machine's drives; a bucket that is absent stays as it was
+	Egress           *Egress                `protobuf:"bytes,6,opt,name=egress,proto3" json:"egress,omitempty"`                                                      // in place of all rules that there were, at once; absent: as it was
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1903,6 +1912,13 @@ func (x *UpdateContainerRequest) GetIdleTimeoutNanos() int64 {
 func (x *UpdateContainerRequest) GetRateLimiters() *RateLimiters {
 	if x != nil {
 		return x.RateLimiters
+	}
+	return nil
+}
+
+func (x *UpdateContainerRequest) GetEgress() *Egress {
+	if x != nil {
+		return x.Egress
 	}
 	return nil
 }
@@ -5035,7 +5051,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06Device\x12\x1b\n" +
 	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
-	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\x88\x0f\n" +
+	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\xb5\x0f\n" +
 	"\x0fContainerConfig\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -5096,7 +5112,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x05ports\x18= \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x12\x1f\n" +
 	"\vpublish_all\x18> \x01(\bR\n" +
 	"publishAll\x12\x16\n" +
-	"\x06expose\x18? \x03(\tR\x06expose\x12,\n" +
+	"\x06expose\x18? \x03(\tR\x06expose\x12+\n" +
+	"\x06egress\x18@ \x01(\v2\x13.micropod.v1.EgressR\x06egress\x12,\n" +
 	"\x12idle_timeout_nanos\x18F \x01(\x03R\x10idleTimeoutNanos\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -5169,13 +5186,14 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06signal\x18\x03 \x01(\tR\x06signalB\x12\n" +
 	"\x10_timeout_seconds\"P\n" +
 	"\x18RestartContainerResponse\x124\n" +
-	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"\xac\x02\n" +
+	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"\xd9\x02\n" +
 	"\x16UpdateContainerRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x124\n" +
 	"\arestart\x18\x02 \x01(\v2\x1a.micropod.v1.RestartPolicyR\arestart\x124\n" +
 	"\tresources\x18\x03 \x01(\v2\x16.micropod.v1.ResourcesR\tresources\x121\n" +
 	"\x12idle_timeout_nanos\x18\x04 \x01(\x03H\x00R\x10idleTimeoutNanos\x88\x01\x01\x12>\n" +
-	"\rrate_limiters\x18\x05 \x01(\v2\x19.micropod.v1.RateLimitersR\frateLimitersB\x15\n" +
+	"\rrate_limiters\x18\x05 \x01(\v2\x19.micropod.v1.RateLimitersR\frateLimiters\x12+\n" +
+	"\x06egress\x18\x06 \x01(\v2\x13.micropod.v1.EgressR\x06egressB\x15\n" +
 	"\x13_idle_timeout_nanos\"O\n" +
 	"\x17UpdateContainerResponse\x124\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x16.micropod.v1.ContainerR\tcontainer\"L\n" +
@@ -5546,141 +5564,144 @@ var file_micropod_v1_containers_proto_goTypes = []any{
 	(*VMConfig)(nil),                 // 79: micropod.v1.VMConfig
 	(*NetworkJoin)(nil),              // 80: micropod.v1.NetworkJoin
 	(*PortMapping)(nil),              // 81: micropod.v1.PortMapping
-	(*VM)(nil),                       // 82: micropod.v1.VM
-	(*NetworkEndpoint)(nil),          // 83: micropod.v1.NetworkEndpoint
-	(*RegistryAuth)(nil),             // 84: micropod.v1.RegistryAuth
-	(*Progress)(nil),                 // 85: micropod.v1.Progress
-	(*RateLimiters)(nil),             // 86: micropod.v1.RateLimiters
-	(*LabelFilter)(nil),              // 87: micropod.v1.LabelFilter
+	(*Egress)(nil),                   // 82: micropod.v1.Egress
+	(*VM)(nil),                       // 83: micropod.v1.VM
+	(*NetworkEndpoint)(nil),          // 84: micropod.v1.NetworkEndpoint
+	(*RegistryAuth)(nil),             // 85: micropod.v1.RegistryAuth
+	(*Progress)(nil),                 // 86: micropod.v1.Progress
+	(*RateLimiters)(nil),             // 87: micropod.v1.RateLimiters
+	(*LabelFilter)(nil),              // 88: micropod.v1.LabelFilter
 }
 var file_micropod_v1_containers_proto_depIdxs = []int32{
-	77, // 0: micropod.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
-	77, // 1: micropod.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	77, // 2: micropod.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
-	77, // 3: micropod.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
-	6,  // 4: micropod.v1.Health.log:type_name -> micropod.v1.HealthResult
-	78, // 5: micropod.v1.HealthResult.start:type_name -> google.protobuf.Timestamp
-	78, // 6: micropod.v1.HealthResult.end:type_name -> google.protobuf.Timestamp
-	72, // 7: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
-	73, // 8: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
-	9,  // 9: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
-	74, // 10: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
-	7,  // 11: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
-	8,  // 12: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
-	79, // 13: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
-	75, // 14: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
-	2,  // 15: micropod.v1.ContainerConfig.restart:type_name -> micropod.v1.RestartPolicy
-	4,  // 16: micropod.v1.ContainerConfig.health:type_name -> micropod.v1.HealthCheck
-	3,  // 17: micropod.v1.ContainerConfig.log:type_name -> micropod.v1.LogConfig
-	80, // 18: micropod.v1.ContainerConfig.networks:type_name -> micropod.v1.NetworkJoin
-	81, // 19: micropod.v1.ContainerConfig.ports:type_name -> micropod.v1.PortMapping
-	78, // 20: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
-	10, // 21: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
-	0,  // 22: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
-	78, // 23: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
-	78, // 24: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
-	78, // 25: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
-	11, // 26: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
-	82, // 27: micropod.v1.Container.vm:type_name -> micropod.v1.VM
-	5,  // 28: micropod.v1.Container.health:type_name -> micropod.v1.Health
-	83, // 29: micropod.v1.Container.networks:type_name -> micropod.v1.NetworkEndpoint
-	81, // 30: micropod.v1.Container.ports:type_name -> micropod.v1.PortMapping
-	78, // 31: micropod.v1.Container.suspended_at:type_name -> google.protobuf.Timestamp
-	10, // 32: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
-	84, // 33: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
-	85, // 34: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
-	12, // 35: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 36: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 37: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 38: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
-	2,  // 39: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
-	8,  // 40: micropod.v1.UpdateContainerRequest.resources:type_name -> micropod.v1.Resources
-	86, // 41: micropod.v1.UpdateContainerRequest.rate_limiters:type_name -> micropod.v1.RateLimiters
-	12, // 42: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 43: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
-	12, // 44: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
-	32, // 45: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
-	34, // 46: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
-	33, // 47: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
-	37, // 48: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
-	38, // 49: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
-	38, // 50: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
-	11, // 51: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
-	36, // 52: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
-	34, // 53: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
-	11, // 54: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
-	12, // 55: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
-	76, // 56: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
-	12, // 57: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
-	78, // 58: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	78, // 59: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
-	78, // 60: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
-	34, // 61: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
-	53, // 62: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
-	78, // 63: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
-	53, // 64: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
-	57, // 65: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
-	61, // 66: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
-	1,  // 67: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
-	64, // 68: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
-	78, // 69: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
-	67, // 70: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
-	78, // 71: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
-	78, // 72: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
-	87, // 73: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
-	13, // 74: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
-	15, // 75: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
-	17, // 76: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
-	19, // 77: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
-	21, // 78: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
-	23, // 79: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
-	25, // 80: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
-	27, // 81: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
-	29, // 82: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
-	31, // 83: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
-	39, // 84: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
-	41, // 85: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
-	43, // 86: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
-	45, // 87: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
-	47, // 88: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
-	49, // 89: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
-	51, // 90: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
-	54, // 91: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
-	56, // 92: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
-	59, // 93: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
-	62, // 94: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
-	65, // 95: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
-	68, // 96: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
-	70, // 97: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
-	14, // 98: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
-	16, // 99: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
-	18, // 100: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
-	20, // 101: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
-	22, // 102: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
-	24, // 103: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
-	26, // 104: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
-	28, // 105: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
-	30, // 106: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
-	35, // 107: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
-	40, // 108: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
-	42, // 109: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
-	44, // 110: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
-	46, // 111: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
-	48, // 112: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
-	50, // 113: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
-	52, // 114: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
-	55, // 115: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
-	58, // 116: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
-	60, // 117: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
-	63, // 118: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
-	66, // 119: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
-	69, // 120: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
-	71, // 121: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
-	98, // [98:122] is the sub-list for method output_type
-	74, // [74:98] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	77,  // 0: micropod.v1.HealthCheck.interval:type_name -> google.protobuf.Duration
+	77,  // 1: micropod.v1.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	77,  // 2: micropod.v1.HealthCheck.start_period:type_name -> google.protobuf.Duration
+	77,  // 3: micropod.v1.HealthCheck.start_interval:type_name -> google.protobuf.Duration
+	6,   // 4: micropod.v1.Health.log:type_name -> micropod.v1.HealthResult
+	78,  // 5: micropod.v1.HealthResult.start:type_name -> google.protobuf.Timestamp
+	78,  // 6: micropod.v1.HealthResult.end:type_name -> google.protobuf.Timestamp
+	72,  // 7: micropod.v1.ContainerConfig.labels:type_name -> micropod.v1.ContainerConfig.LabelsEntry
+	73,  // 8: micropod.v1.ContainerConfig.tmpfs:type_name -> micropod.v1.ContainerConfig.TmpfsEntry
+	9,   // 9: micropod.v1.ContainerConfig.devices:type_name -> micropod.v1.Device
+	74,  // 10: micropod.v1.ContainerConfig.sysctls:type_name -> micropod.v1.ContainerConfig.SysctlsEntry
+	7,   // 11: micropod.v1.ContainerConfig.ulimits:type_name -> micropod.v1.Ulimit
+	8,   // 12: micropod.v1.ContainerConfig.resources:type_name -> micropod.v1.Resources
+	79,  // 13: micropod.v1.ContainerConfig.vm:type_name -> micropod.v1.VMConfig
+	75,  // 14: micropod.v1.ContainerConfig.annotations:type_name -> micropod.v1.ContainerConfig.AnnotationsEntry
+	2,   // 15: micropod.v1.ContainerConfig.restart:type_name -> micropod.v1.RestartPolicy
+	4,   // 16: micropod.v1.ContainerConfig.health:type_name -> micropod.v1.HealthCheck
+	3,   // 17: micropod.v1.ContainerConfig.log:type_name -> micropod.v1.LogConfig
+	80,  // 18: micropod.v1.ContainerConfig.networks:type_name -> micropod.v1.NetworkJoin
+	81,  // 19: micropod.v1.ContainerConfig.ports:type_name -> micropod.v1.PortMapping
+	82,  // 20: micropod.v1.ContainerConfig.egress:type_name -> micropod.v1.Egress
+	78,  // 21: micropod.v1.Exit.at:type_name -> google.protobuf.Timestamp
+	10,  // 22: micropod.v1.Container.config:type_name -> micropod.v1.ContainerConfig
+	0,   // 23: micropod.v1.Container.state:type_name -> micropod.v1.ContainerState
+	78,  // 24: micropod.v1.Container.created_at:type_name -> google.protobuf.Timestamp
+	78,  // 25: micropod.v1.Container.started_at:type_name -> google.protobuf.Timestamp
+	78,  // 26: micropod.v1.Container.finished_at:type_name -> google.protobuf.Timestamp
+	11,  // 27: micropod.v1.Container.exit:type_name -> micropod.v1.Exit
+	83,  // 28: micropod.v1.Container.vm:type_name -> micropod.v1.VM
+	5,   // 29: micropod.v1.Container.health:type_name -> micropod.v1.Health
+	84,  // 30: micropod.v1.Container.networks:type_name -> micropod.v1.NetworkEndpoint
+	81,  // 31: micropod.v1.Container.ports:type_name -> micropod.v1.PortMapping
+	78,  // 32: micropod.v1.Container.suspended_at:type_name -> google.protobuf.Timestamp
+	10,  // 33: micropod.v1.CreateContainerRequest.config:type_name -> micropod.v1.ContainerConfig
+	85,  // 34: micropod.v1.CreateContainerRequest.auth:type_name -> micropod.v1.RegistryAuth
+	86,  // 35: micropod.v1.CreateContainerResponse.progress:type_name -> micropod.v1.Progress
+	12,  // 36: micropod.v1.CreateContainerResponse.container:type_name -> micropod.v1.Container
+	12,  // 37: micropod.v1.StartContainerResponse.container:type_name -> micropod.v1.Container
+	12,  // 38: micropod.v1.StopContainerResponse.container:type_name -> micropod.v1.Container
+	12,  // 39: micropod.v1.RestartContainerResponse.container:type_name -> micropod.v1.Container
+	2,   // 40: micropod.v1.UpdateContainerRequest.restart:type_name -> micropod.v1.RestartPolicy
+	8,   // 41: micropod.v1.UpdateContainerRequest.resources:type_name -> micropod.v1.Resources
+	87,  // 42: micropod.v1.UpdateContainerRequest.rate_limiters:type_name -> micropod.v1.RateLimiters
+	82,  // 43: micropod.v1.UpdateContainerRequest.egress:type_name -> micropod.v1.Egress
+	12,  // 44: micropod.v1.UpdateContainerResponse.container:type_name -> micropod.v1.Container
+	12,  // 45: micropod.v1.PauseContainerResponse.container:type_name -> micropod.v1.Container
+	12,  // 46: micropod.v1.UnpauseContainerResponse.container:type_name -> micropod.v1.Container
+	32,  // 47: micropod.v1.AttachRequest.open:type_name -> micropod.v1.AttachOpen
+	34,  // 48: micropod.v1.AttachRequest.resize:type_name -> micropod.v1.WindowSize
+	33,  // 49: micropod.v1.AttachRequest.ack:type_name -> micropod.v1.AttachAck
+	37,  // 50: micropod.v1.AttachResponse.opened:type_name -> micropod.v1.AttachOpened
+	38,  // 51: micropod.v1.AttachResponse.stdout:type_name -> micropod.v1.Chunk
+	38,  // 52: micropod.v1.AttachResponse.stderr:type_name -> micropod.v1.Chunk
+	11,  // 53: micropod.v1.AttachResponse.exit:type_name -> micropod.v1.Exit
+	36,  // 54: micropod.v1.AttachResponse.input:type_name -> micropod.v1.InputTaken
+	34,  // 55: micropod.v1.ExecRequest.window:type_name -> micropod.v1.WindowSize
+	11,  // 56: micropod.v1.WaitContainerResponse.exit:type_name -> micropod.v1.Exit
+	12,  // 57: micropod.v1.GetContainerResponse.container:type_name -> micropod.v1.Container
+	76,  // 58: micropod.v1.ListContainersRequest.labels:type_name -> micropod.v1.ListContainersRequest.LabelsEntry
+	12,  // 59: micropod.v1.ListContainersResponse.containers:type_name -> micropod.v1.Container
+	78,  // 60: micropod.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	78,  // 61: micropod.v1.LogsRequest.until:type_name -> google.protobuf.Timestamp
+	78,  // 62: micropod.v1.LogsResponse.time:type_name -> google.protobuf.Timestamp
+	34,  // 63: micropod.v1.ResizeTTYRequest.window:type_name -> micropod.v1.WindowSize
+	53,  // 64: micropod.v1.StatPathResponse.stat:type_name -> micropod.v1.PathStat
+	78,  // 65: micropod.v1.PathStat.modified_at:type_name -> google.protobuf.Timestamp
+	53,  // 66: micropod.v1.CopyFromResponse.stat:type_name -> micropod.v1.PathStat
+	57,  // 67: micropod.v1.CopyToRequest.open:type_name -> micropod.v1.CopyToOpen
+	61,  // 68: micropod.v1.DiffResponse.changes:type_name -> micropod.v1.PathChange
+	1,   // 69: micropod.v1.PathChange.kind:type_name -> micropod.v1.ChangeKind
+	64,  // 70: micropod.v1.TopResponse.processes:type_name -> micropod.v1.ProcessInfo
+	78,  // 71: micropod.v1.ProcessInfo.started_at:type_name -> google.protobuf.Timestamp
+	67,  // 72: micropod.v1.StatsResponse.containers:type_name -> micropod.v1.ContainerStats
+	78,  // 73: micropod.v1.ContainerStats.at:type_name -> google.protobuf.Timestamp
+	78,  // 74: micropod.v1.PruneContainersRequest.until:type_name -> google.protobuf.Timestamp
+	88,  // 75: micropod.v1.PruneContainersRequest.labels:type_name -> micropod.v1.LabelFilter
+	13,  // 76: micropod.v1.Containers.Create:input_type -> micropod.v1.CreateContainerRequest
+	15,  // 77: micropod.v1.Containers.Start:input_type -> micropod.v1.StartContainerRequest
+	17,  // 78: micropod.v1.Containers.Stop:input_type -> micropod.v1.StopContainerRequest
+	19,  // 79: micropod.v1.Containers.Restart:input_type -> micropod.v1.RestartContainerRequest
+	21,  // 80: micropod.v1.Containers.Update:input_type -> micropod.v1.UpdateContainerRequest
+	23,  // 81: micropod.v1.Containers.Kill:input_type -> micropod.v1.KillContainerRequest
+	25,  // 82: micropod.v1.Containers.Pause:input_type -> micropod.v1.PauseContainerRequest
+	27,  // 83: micropod.v1.Containers.Unpause:input_type -> micropod.v1.UnpauseContainerRequest
+	29,  // 84: micropod.v1.Containers.Remove:input_type -> micropod.v1.RemoveContainerRequest
+	31,  // 85: micropod.v1.Containers.Attach:input_type -> micropod.v1.AttachRequest
+	39,  // 86: micropod.v1.Containers.Exec:input_type -> micropod.v1.ExecRequest
+	41,  // 87: micropod.v1.Containers.Wait:input_type -> micropod.v1.WaitContainerRequest
+	43,  // 88: micropod.v1.Containers.Get:input_type -> micropod.v1.GetContainerRequest
+	45,  // 89: micropod.v1.Containers.List:input_type -> micropod.v1.ListContainersRequest
+	47,  // 90: micropod.v1.Containers.Logs:input_type -> micropod.v1.LogsRequest
+	49,  // 91: micropod.v1.Containers.ResizeTTY:input_type -> micropod.v1.ResizeTTYRequest
+	51,  // 92: micropod.v1.Containers.StatPath:input_type -> micropod.v1.StatPathRequest
+	54,  // 93: micropod.v1.Containers.CopyFrom:input_type -> micropod.v1.CopyFromRequest
+	56,  // 94: micropod.v1.Containers.CopyTo:input_type -> micropod.v1.CopyToRequest
+	59,  // 95: micropod.v1.Containers.Diff:input_type -> micropod.v1.DiffRequest
+	62,  // 96: micropod.v1.Containers.Top:input_type -> micropod.v1.TopRequest
+	65,  // 97: micropod.v1.Containers.Stats:input_type -> micropod.v1.StatsRequest
+	68,  // 98: micropod.v1.Containers.Rename:input_type -> micropod.v1.RenameContainerRequest
+	70,  // 99: micropod.v1.Containers.Prune:input_type -> micropod.v1.PruneContainersRequest
+	14,  // 100: micropod.v1.Containers.Create:output_type -> micropod.v1.CreateContainerResponse
+	16,  // 101: micropod.v1.Containers.Start:output_type -> micropod.v1.StartContainerResponse
+	18,  // 102: micropod.v1.Containers.Stop:output_type -> micropod.v1.StopContainerResponse
+	20,  // 103: micropod.v1.Containers.Restart:output_type -> micropod.v1.RestartContainerResponse
+	22,  // 104: micropod.v1.Containers.Update:output_type -> micropod.v1.UpdateContainerResponse
+	24,  // 105: micropod.v1.Containers.Kill:output_type -> micropod.v1.KillContainerResponse
+	26,  // 106: micropod.v1.Containers.Pause:output_type -> micropod.v1.PauseContainerResponse
+	28,  // 107: micropod.v1.Containers.Unpause:output_type -> micropod.v1.UnpauseContainerResponse
+	30,  // 108: micropod.v1.Containers.Remove:output_type -> micropod.v1.RemoveContainerResponse
+	35,  // 109: micropod.v1.Containers.Attach:output_type -> micropod.v1.AttachResponse
+	40,  // 110: micropod.v1.Containers.Exec:output_type -> micropod.v1.ExecResponse
+	42,  // 111: micropod.v1.Containers.Wait:output_type -> micropod.v1.WaitContainerResponse
+	44,  // 112: micropod.v1.Containers.Get:output_type -> micropod.v1.GetContainerResponse
+	46,  // 113: micropod.v1.Containers.List:output_type -> micropod.v1.ListContainersResponse
+	48,  // 114: micropod.v1.Containers.Logs:output_type -> micropod.v1.LogsResponse
+	50,  // 115: micropod.v1.Containers.ResizeTTY:output_type -> micropod.v1.ResizeTTYResponse
+	52,  // 116: micropod.v1.Containers.StatPath:output_type -> micropod.v1.StatPathResponse
+	55,  // 117: micropod.v1.Containers.CopyFrom:output_type -> micropod.v1.CopyFromResponse
+	58,  // 118: micropod.v1.Containers.CopyTo:output_type -> micropod.v1.CopyToResponse
+	60,  // 119: micropod.v1.Containers.Diff:output_type -> micropod.v1.DiffResponse
+	63,  // 120: micropod.v1.Containers.Top:output_type -> micropod.v1.TopResponse
+	66,  // 121: micropod.v1.Containers.Stats:output_type -> micropod.v1.StatsResponse
+	69,  // 122: micropod.v1.Containers.Rename:output_type -> micropod.v1.RenameContainerResponse
+	71,  // 123: micropod.v1.Containers.Prune:output_type -> micropod.v1.PruneContainersResponse
+	100, // [100:124] is the sub-list for method output_type
+	76,  // [76:100] is the sub-list for method input_type
+	76,  // [76:76] is the sub-list for extension type_name
+	76,  // [76:76] is the sub-list for extension extendee
+	0,   // [0:76] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_containers_proto_init() }

@@ -885,6 +885,94 @@ func (*DisconnectNetworkResponse) Descriptor() ([]byte, []int) {
 	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{16}
 }
 
+type SetEgressRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"` // or a container's name or id
+	Egress        *Egress                `protobuf:"bytes,2,opt,name=egress,proto3" json:"egress,omitempty"`         // in place of all rules that there were; absent: all is allowed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEgressRequest) Reset() {
+	*x = SetEgressRequest{}
+	mi := &file_micropod_v1_networks_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEgressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEgressRequest) ProtoMessage() {}
+
+func (x *SetEgressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_networks_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEgressRequest.ProtoReflect.Descriptor instead.
+func (*SetEgressRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SetEgressRequest) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *SetEgressRequest) GetEgress() *Egress {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
+type SetEgressResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEgressResponse) Reset() {
+	*x = SetEgressResponse{}
+	mi := &file_micropod_v1_networks_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEgressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEgressResponse) ProtoMessage() {}
+
+func (x *SetEgressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_networks_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEgressResponse.ProtoReflect.Descriptor instead.
+func (*SetEgressResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{18}
+}
+
 var File_micropod_v1_networks_proto protoreflect.FileDescriptor
 
 const file_micropod_v1_networks_proto_rawDesc = "" +
@@ -947,7 +1035,11 @@ const file_micropod_v1_networks_proto_rawDesc = "" +
 	"\x18DisconnectNetworkRequest\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\"\x1b\n" +
-	"\x19DisconnectNetworkResponse2\xc2\x04\n" +
+	"\x19DisconnectNetworkResponse\"T\n" +
+	"\x10SetEgressRequest\x12\x13\n" +
+	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12+\n" +
+	"\x06egress\x18\x02 \x01(\v2\x13.micropod.v1.EgressR\x06egress\"\x13\n" +
+	"\x11SetEgressResponse2\x8e\x05\n" +
 	"\bNetworks\x12O\n" +
 	"\x06Create\x12!.micropod.v1.CreateNetworkRequest\x1a\".micropod.v1.CreateNetworkResponse\x12F\n" +
 	"\x03Get\x12\x1e.micropod.v1.GetNetworkRequest\x1a\x1f.micropod.v1.GetNetworkResponse\x12K\n" +
@@ -956,7 +1048,8 @@ const file_micropod_v1_networks_proto_rawDesc = "" +
 	"\x05Prune\x12!.micropod.v1.PruneNetworksRequest\x1a\".micropod.v1.PruneNetworksResponse\x12R\n" +
 	"\aConnect\x12\".micropod.v1.ConnectNetworkRequest\x1a#.micropod.v1.ConnectNetworkResponse\x12[\n" +
 	"\n" +
-	"Disconnect\x12%.micropod.v1.DisconnectNetworkRequest\x1a&.micropod.v1.DisconnectNetworkResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
+	"Disconnect\x12%.micropod.v1.DisconnectNetworkRequest\x1a&.micropod.v1.DisconnectNetworkResponse\x12J\n" +
+	"\tSetEgress\x12\x1d.micropod.v1.SetEgressRequest\x1a\x1e.micropod.v1.SetEgressResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
 
 var (
 	file_micropod_v1_networks_proto_rawDescOnce sync.Once
@@ -970,7 +1063,7 @@ func file_micropod_v1_networks_proto_rawDescGZIP() []byte {
 	return file_micropod_v1_networks_proto_rawDescData
 }
 
-var file_micropod_v1_networks_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_micropod_v1_networks_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_micropod_v1_networks_proto_goTypes = []any{
 	(*Subnet)(nil),                    // 0: micropod.v1.Subnet
 	(*Network)(nil),                   // 1: micropod.v1.Network
@@ -989,47 +1082,53 @@ var file_micropod_v1_networks_proto_goTypes = []any{
 	(*ConnectNetworkResponse)(nil),    // 14: micropod.v1.ConnectNetworkResponse
 	(*DisconnectNetworkRequest)(nil),  // 15: micropod.v1.DisconnectNetworkRequest
 	(*DisconnectNetworkResponse)(nil), // 16: micropod.v1.DisconnectNetworkResponse
-	nil,                               // 17: micropod.v1.Network.LabelsEntry
-	nil,                               // 18: micropod.v1.CreateNetworkRequest.LabelsEntry
-	nil,                               // 19: micropod.v1.ListNetworksRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),     // 20: google.protobuf.Timestamp
-	(*NetworkEndpoint)(nil),           // 21: micropod.v1.NetworkEndpoint
-	(*NetworkJoin)(nil),               // 22: micropod.v1.NetworkJoin
+	(*SetEgressRequest)(nil),          // 17: micropod.v1.SetEgressRequest
+	(*SetEgressResponse)(nil),         // 18: micropod.v1.SetEgressResponse
+	nil,                               // 19: micropod.v1.Network.LabelsEntry
+	nil,                               // 20: micropod.v1.CreateNetworkRequest.LabelsEntry
+	nil,                               // 21: micropod.v1.ListNetworksRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),     // 22: google.protobuf.Timestamp
+	(*NetworkEndpoint)(nil),           // 23: micropod.v1.NetworkEndpoint
+	(*NetworkJoin)(nil),               // 24: micropod.v1.NetworkJoin
+	(*Egress)(nil),                    // 25: micropod.v1.Egress
 }
 var file_micropod_v1_networks_proto_depIdxs = []int32{
 	0,  // 0: micropod.v1.Network.subnets:type_name -> micropod.v1.Subnet
-	17, // 1: micropod.v1.Network.labels:type_name -> micropod.v1.Network.LabelsEntry
-	20, // 2: micropod.v1.Network.created_at:type_name -> google.protobuf.Timestamp
+	19, // 1: micropod.v1.Network.labels:type_name -> micropod.v1.Network.LabelsEntry
+	22, // 2: micropod.v1.Network.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 3: micropod.v1.Network.members:type_name -> micropod.v1.NetworkMember
-	21, // 4: micropod.v1.NetworkMember.endpoint:type_name -> micropod.v1.NetworkEndpoint
+	23, // 4: micropod.v1.NetworkMember.endpoint:type_name -> micropod.v1.NetworkEndpoint
 	0,  // 5: micropod.v1.CreateNetworkRequest.subnets:type_name -> micropod.v1.Subnet
-	18, // 6: micropod.v1.CreateNetworkRequest.labels:type_name -> micropod.v1.CreateNetworkRequest.LabelsEntry
+	20, // 6: micropod.v1.CreateNetworkRequest.labels:type_name -> micropod.v1.CreateNetworkRequest.LabelsEntry
 	1,  // 7: micropod.v1.CreateNetworkResponse.network:type_name -> micropod.v1.Network
 	1,  // 8: micropod.v1.GetNetworkResponse.network:type_name -> micropod.v1.Network
-	19, // 9: micropod.v1.ListNetworksRequest.labels:type_name -> micropod.v1.ListNetworksRequest.LabelsEntry
+	21, // 9: micropod.v1.ListNetworksRequest.labels:type_name -> micropod.v1.ListNetworksRequest.LabelsEntry
 	1,  // 10: micropod.v1.ListNetworksResponse.networks:type_name -> micropod.v1.Network
 	1,  // 11: micropod.v1.RemoveNetworkResponse.network:type_name -> micropod.v1.Network
 	1,  // 12: micropod.v1.PruneNetworksResponse.networks:type_name -> micropod.v1.Network
-	22, // 13: micropod.v1.ConnectNetworkRequest.join:type_name -> micropod.v1.NetworkJoin
-	3,  // 14: micropod.v1.Networks.Create:input_type -> micropod.v1.CreateNetworkRequest
-	5,  // 15: micropod.v1.Networks.Get:input_type -> micropod.v1.GetNetworkRequest
-	7,  // 16: micropod.v1.Networks.List:input_type -> micropod.v1.ListNetworksRequest
-	9,  // 17: micropod.v1.Networks.Remove:input_type -> micropod.v1.RemoveNetworkRequest
-	11, // 18: micropod.v1.Networks.Prune:input_type -> micropod.v1.PruneNetworksRequest
-	13, // 19: micropod.v1.Networks.Connect:input_type -> micropod.v1.ConnectNetworkRequest
-	15, // 20: micropod.v1.Networks.Disconnect:input_type -> micropod.v1.DisconnectNetworkRequest
-	4,  // 21: micropod.v1.Networks.Create:output_type -> micropod.v1.CreateNetworkResponse
-	6,  // 22: micropod.v1.Networks.Get:output_type -> micropod.v1.GetNetworkResponse
-	8,  // 23: micropod.v1.Networks.List:output_type -> micropod.v1.ListNetworksResponse
-	10, // 24: micropod.v1.Networks.Remove:output_type -> micropod.v1.RemoveNetworkResponse
-	12, // 25: micropod.v1.Networks.Prune:output_type -> micropod.v1.PruneNetworksResponse
-	14, // 26: micropod.v1.Networks.Connect:output_type -> micropod.v1.ConnectNetworkResponse
-	16, // 27: micropod.v1.Networks.Disconnect:output_type -> micropod.v1.DisconnectNetworkResponse
-	21, // [21:28] is the sub-list for method output_type
-	14, // [14:21] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	24, // 13: micropod.v1.ConnectNetworkRequest.join:type_name -> micropod.v1.NetworkJoin
+	25, // 14: micropod.v1.SetEgressRequest.egress:type_name -> micropod.v1.Egress
+	3,  // 15: micropod.v1.Networks.Create:input_type -> micropod.v1.CreateNetworkRequest
+	5,  // 16: micropod.v1.Networks.Get:input_type -> micropod.v1.GetNetworkRequest
+	7,  // 17: micropod.v1.Networks.List:input_type -> micropod.v1.ListNetworksRequest
+	9,  // 18: micropod.v1.Networks.Remove:input_type -> micropod.v1.RemoveNetworkRequest
+	11, // 19: micropod.v1.Networks.Prune:input_type -> micropod.v1.PruneNetworksRequest
+	13, // 20: micropod.v1.Networks.Connect:input_type -> micropod.v1.ConnectNetworkRequest
+	15, // 21: micropod.v1.Networks.Disconnect:input_type -> micropod.v1.DisconnectNetworkRequest
+	17, // 22: micropod.v1.Networks.SetEgress:input_type -> micropod.v1.SetEgressRequest
+	4,  // 23: micropod.v1.Networks.Create:output_type -> micropod.v1.CreateNetworkResponse
+	6,  // 24: micropod.v1.Networks.Get:output_type -> micropod.v1.GetNetworkResponse
+	8,  // 25: micropod.v1.Networks.List:output_type -> micropod.v1.ListNetworksResponse
+	10, // 26: micropod.v1.Networks.Remove:output_type -> micropod.v1.RemoveNetworkResponse
+	12, // 27: micropod.v1.Networks.Prune:output_type -> micropod.v1.PruneNetworksResponse
+	14, // 28: micropod.v1.Networks.Connect:output_type -> micropod.v1.ConnectNetworkResponse
+	16, // 29: micropod.v1.Networks.Disconnect:output_type -> micropod.v1.DisconnectNetworkResponse
+	18, // 30: micropod.v1.Networks.SetEgress:output_type -> micropod.v1.SetEgressResponse
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_networks_proto_init() }
@@ -1044,7 +1143,7 @@ func file_micropod_v1_networks_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_networks_proto_rawDesc), len(file_micropod_v1_networks_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -253,6 +253,7 @@ type NetworkJoin struct {
 	Ip            string                 `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`           // IPv4 address; empty: chosen
 	Ip6           string                 `protobuf:"bytes,4,opt,name=ip6,proto3" json:"ip6,omitempty"`         // IPv6 address; empty: chosen
 	Mac           string                 `protobuf:"bytes,5,opt,name=mac,proto3" json:"mac,omitempty"`         // empty: chosen
+	Limits        *RateLimits            `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`   // absent: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -322,6 +323,131 @@ func (x *NetworkJoin) GetMac() string {
 	return ""
 }
 
+func (x *NetworkJoin) GetLimits() *RateLimits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// RateLimits bound a network device's traffic. 0: no bound.
+type RateLimits struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BitsUp        uint64                 `protobuf:"varint,1,opt,name=bits_up,json=bitsUp,proto3" json:"bits_up,omitempty"`          // a second, from the machine; what is over waits, then is dropped
+	BitsDown      uint64                 `protobuf:"varint,2,opt,name=bits_down,json=bitsDown,proto3" json:"bits_down,omitempty"`    // to the machine
+	PacketsUp     uint64                 `protobuf:"varint,3,opt,name=packets_up,json=packetsUp,proto3" json:"packets_up,omitempty"` // a second; what is over is dropped
+	PacketsDown   uint64                 `protobuf:"varint,4,opt,name=packets_down,json=packetsDown,proto3" json:"packets_down,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimits) Reset() {
+	*x = RateLimits{}
+	mi := &file_micropod_v1_types_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimits) ProtoMessage() {}
+
+func (x *RateLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimits.ProtoReflect.Descriptor instead.
+func (*RateLimits) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RateLimits) GetBitsUp() uint64 {
+	if x != nil {
+		return x.BitsUp
+	}
+	return 0
+}
+
+func (x *RateLimits) GetBitsDown() uint64 {
+	if x != nil {
+		return x.BitsDown
+	}
+	return 0
+}
+
+func (x *RateLimits) GetPacketsUp() uint64 {
+	if x != nil {
+		return x.PacketsUp
+	}
+	return 0
+}
+
+func (x *RateLimits) GetPacketsDown() uint64 {
+	if x != nil {
+		return x.PacketsDown
+	}
+	return 0
+}
+
+// Egress is where a machine may begin connections to. Rules are asked in their order, the first that matches decides:
+// "allow=TARGET[:PORT[-PORT]][/tcp|udp|icmp]" and "deny=...", where TARGET is a domain name, *.NAME for all names below
+// one, an address or a range of them (IPv6 in brackets if a port follows), "network" for the machine's own networks, or "*".
+// "allow" or "deny" alone is for what no rule matches; without it that is denied if any rule allows something. No
+// rules: all is allowed.
+type Egress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []string               `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Egress) Reset() {
+	*x = Egress{}
+	mi := &file_micropod_v1_types_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Egress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Egress) ProtoMessage() {}
+
+func (x *Egress) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_types_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Egress.ProtoReflect.Descriptor instead.
+func (*Egress) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Egress) GetRules() []string {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
 // NetworkEndpoint is a machine's place in one network while it runs.
 type NetworkEndpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -339,7 +465,7 @@ type NetworkEndpoint struct {
 
 func (x *NetworkEndpoint) Reset() {
 	*x = NetworkEndpoint{}
-	mi := &file_micropod_v1_types_proto_msgTypes[3]
+	mi := &file_micropod_v1_types_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +477,7 @@ func (x *NetworkEndpoint) String() string {
 func (*NetworkEndpoint) ProtoMessage() {}
 
 func (x *NetworkEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[3]
+	mi := &file_micropod_v1_types_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +490,7 @@ func (x *NetworkEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkEndpoint.ProtoReflect.Descriptor instead.
 func (*NetworkEndpoint) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{3}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NetworkEndpoint) GetNetwork() string {
@@ -437,7 +563,7 @@ type PortMapping struct {
 
 func (x *PortMapping) Reset() {
 	*x = PortMapping{}
-	mi := &file_micropod_v1_types_proto_msgTypes[4]
+	mi := &file_micropod_v1_types_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +575,7 @@ func (x *PortMapping) String() string {
 func (*PortMapping) ProtoMessage() {}
 
 func (x *PortMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[4]
+	mi := &file_micropod_v1_types_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +588,7 @@ func (x *PortMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortMapping.ProtoReflect.Descriptor instead.
 func (*PortMapping) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{4}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PortMapping) GetHostIp() string {
@@ -512,7 +638,7 @@ type TokenBucket struct {
 
 func (x *TokenBucket) Reset() {
 	*x = TokenBucket{}
-	mi := &file_micropod_v1_types_proto_msgTypes[5]
+	mi := &file_micropod_v1_types_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +650,7 @@ func (x *TokenBucket) String() string {
 func (*TokenBucket) ProtoMessage() {}
 
 func (x *TokenBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[5]
+	mi := &file_micropod_v1_types_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +663,7 @@ func (x *TokenBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenBucket.ProtoReflect.Descriptor instead.
 func (*TokenBucket) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{5}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TokenBucket) GetSize() uint64 {
@@ -572,7 +698,7 @@ type RateLimiter struct {
 
 func (x *RateLimiter) Reset() {
 	*x = RateLimiter{}
-	mi := &file_micropod_v1_types_proto_msgTypes[6]
+	mi := &file_micropod_v1_types_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +710,7 @@ func (x *RateLimiter) String() string {
 func (*RateLimiter) ProtoMessage() {}
 
 func (x *RateLimiter) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[6]
+	mi := &file_micropod_v1_types_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +723,7 @@ func (x *RateLimiter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimiter.ProtoReflect.Descriptor instead.
 func (*RateLimiter) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{6}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RateLimiter) GetBandwidth() *TokenBucket {
@@ -624,7 +750,7 @@ type RateLimiters struct {
 
 func (x *RateLimiters) Reset() {
 	*x = RateLimiters{}
-	mi := &file_micropod_v1_types_proto_msgTypes[7]
+	mi := &file_micropod_v1_types_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +762,7 @@ func (x *RateLimiters) String() string {
 func (*RateLimiters) ProtoMessage() {}
 
 func (x *RateLimiters) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[7]
+	mi := &file_micropod_v1_types_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +775,7 @@ func (x *RateLimiters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimiters.ProtoReflect.Descriptor instead.
 func (*RateLimiters) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{7}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RateLimiters) GetDisk() *RateLimiter {
@@ -673,7 +799,7 @@ type BlockDevice struct {
 
 func (x *BlockDevice) Reset() {
 	*x = BlockDevice{}
-	mi := &file_micropod_v1_types_proto_msgTypes[8]
+	mi := &file_micropod_v1_types_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +811,7 @@ func (x *BlockDevice) String() string {
 func (*BlockDevice) ProtoMessage() {}
 
 func (x *BlockDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[8]
+	mi := &file_micropod_v1_types_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +824,7 @@ func (x *BlockDevice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockDevice.ProtoReflect.Descriptor instead.
 func (*BlockDevice) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{8}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BlockDevice) GetDriveId() string {
@@ -752,7 +878,7 @@ type NetworkInterface struct {
 
 func (x *NetworkInterface) Reset() {
 	*x = NetworkInterface{}
-	mi := &file_micropod_v1_types_proto_msgTypes[9]
+	mi := &file_micropod_v1_types_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +890,7 @@ func (x *NetworkInterface) String() string {
 func (*NetworkInterface) ProtoMessage() {}
 
 func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[9]
+	mi := &file_micropod_v1_types_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +903,7 @@ func (x *NetworkInterface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkInterface.ProtoReflect.Descriptor instead.
 func (*NetworkInterface) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{9}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NetworkInterface) GetIfaceId() string {
@@ -841,13 +967,14 @@ type VMConfig struct {
 	MetricsPath       string              `protobuf:"bytes,14,opt,name=metrics_path,json=metricsPath,proto3" json:"metrics_path,omitempty"` // likewise for what it counts; firecracker only
 	Networks          []*NetworkJoin      `protobuf:"bytes,20,rep,name=networks,proto3" json:"networks,omitempty"`                          // none given: the default network
 	Ports             []*PortMapping      `protobuf:"bytes,21,rep,name=ports,proto3" json:"ports,omitempty"`
+	Egress            *Egress             `protobuf:"bytes,22,opt,name=egress,proto3" json:"egress,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *VMConfig) Reset() {
 	*x = VMConfig{}
-	mi := &file_micropod_v1_types_proto_msgTypes[10]
+	mi := &file_micropod_v1_types_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +986,7 @@ func (x *VMConfig) String() string {
 func (*VMConfig) ProtoMessage() {}
 
 func (x *VMConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[10]
+	mi := &file_micropod_v1_types_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +999,7 @@ func (x *VMConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMConfig.ProtoReflect.Descriptor instead.
 func (*VMConfig) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{10}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VMConfig) GetVcpuCount() uint32 {
@@ -987,6 +1114,13 @@ func (x *VMConfig) GetPorts() []*PortMapping {
 	return nil
 }
 
+func (x *VMConfig) GetEgress() *Egress {
+	if x != nil {
+		return x.Egress
+	}
+	return nil
+}
+
 type VM struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1018,7 +1152,7 @@ type VM struct {
 
 func (x *VM) Reset() {
 	*x = VM{}
-	mi := &file_micropod_v1_types_proto_msgTypes[11]
+	mi := &file_micropod_v1_types_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1164,7 @@ func (x *VM) String() string {
 func (*VM) ProtoMessage() {}
 
 func (x *VM) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[11]
+	mi := &file_micropod_v1_types_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1177,7 @@ func (x *VM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VM.ProtoReflect.Descriptor instead.
 func (*VM) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{11}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *VM) GetId() string {
@@ -1221,7 +1355,7 @@ type VMResources struct {
 
 func (x *VMResources) Reset() {
 	*x = VMResources{}
-	mi := &file_micropod_v1_types_proto_msgTypes[12]
+	mi := &file_micropod_v1_types_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1367,7 @@ func (x *VMResources) String() string {
 func (*VMResources) ProtoMessage() {}
 
 func (x *VMResources) ProtoReflect() protoreflect.Message {
-	mi := &file_micropod_v1_types_proto_msgTypes[12]
+	mi := &file_micropod_v1_types_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1380,7 @@ func (x *VMResources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMResources.ProtoReflect.Descriptor instead.
 func (*VMResources) Descriptor() ([]byte, []int) {
-	return file_micropod_v1_types_proto_rawDescGZIP(), []int{12}
+	return file_micropod_v1_types_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *VMResources) GetCpuNanos() uint64 {
@@ -1299,13 +1433,23 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x18\n" +
 	"\acurrent\x18\x03 \x01(\x03R\acurrent\x12\x14\n" +
-	"\x05total\x18\x04 \x01(\x03R\x05total\"u\n" +
+	"\x05total\x18\x04 \x01(\x03R\x05total\"\xa6\x01\n" +
 	"\vNetworkJoin\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x18\n" +
 	"\aaliases\x18\x02 \x03(\tR\aaliases\x12\x0e\n" +
 	"\x02ip\x18\x03 \x01(\tR\x02ip\x12\x10\n" +
 	"\x03ip6\x18\x04 \x01(\tR\x03ip6\x12\x10\n" +
-	"\x03mac\x18\x05 \x01(\tR\x03mac\"\xda\x01\n" +
+	"\x03mac\x18\x05 \x01(\tR\x03mac\x12/\n" +
+	"\x06limits\x18\x06 \x01(\v2\x17.micropod.v1.RateLimitsR\x06limits\"\x84\x01\n" +
+	"\n" +
+	"RateLimits\x12\x17\n" +
+	"\abits_up\x18\x01 \x01(\x04R\x06bitsUp\x12\x1b\n" +
+	"\tbits_down\x18\x02 \x01(\x04R\bbitsDown\x12\x1d\n" +
+	"\n" +
+	"packets_up\x18\x03 \x01(\x04R\tpacketsUp\x12!\n" +
+	"\fpackets_down\x18\x04 \x01(\x04R\vpacketsDown\"\x1e\n" +
+	"\x06Egress\x12\x14\n" +
+	"\x05rules\x18\x01 \x03(\tR\x05rules\"\xda\x01\n" +
 	"\x0fNetworkEndpoint\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12\x1d\n" +
 	"\n" +
@@ -1347,7 +1491,7 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"tap_device\x18\x04 \x01(\tR\ttapDevice\x12@\n" +
 	"\x0frx_rate_limiter\x18\x05 \x01(\v2\x18.micropod.v1.RateLimiterR\rrxRateLimiter\x12@\n" +
-	"\x0ftx_rate_limiter\x18\x06 \x01(\v2\x18.micropod.v1.RateLimiterR\rtxRateLimiter\"\xda\x06\n" +
+	"\x0ftx_rate_limiter\x18\x06 \x01(\v2\x18.micropod.v1.RateLimiterR\rtxRateLimiter\"\x87\a\n" +
 	"\bVMConfig\x12\x1d\n" +
 	"\n" +
 	"vcpu_count\x18\x01 \x01(\rR\tvcpuCount\x12 \n" +
@@ -1369,7 +1513,8 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\blog_path\x18\r \x01(\tR\alogPath\x12!\n" +
 	"\fmetrics_path\x18\x0e \x01(\tR\vmetricsPath\x124\n" +
 	"\bnetworks\x18\x14 \x03(\v2\x18.micropod.v1.NetworkJoinR\bnetworks\x12.\n" +
-	"\x05ports\x18\x15 \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x1a9\n" +
+	"\x05ports\x18\x15 \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x12+\n" +
+	"\x06egress\x18\x16 \x01(\v2\x13.micropod.v1.EgressR\x06egress\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
@@ -1447,57 +1592,61 @@ func file_micropod_v1_types_proto_rawDescGZIP() []byte {
 }
 
 var file_micropod_v1_types_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_micropod_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_micropod_v1_types_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_micropod_v1_types_proto_goTypes = []any{
 	(VMState)(0),                  // 0: micropod.v1.VMState
 	(*ErrorDetail)(nil),           // 1: micropod.v1.ErrorDetail
 	(*Progress)(nil),              // 2: micropod.v1.Progress
 	(*NetworkJoin)(nil),           // 3: micropod.v1.NetworkJoin
-	(*NetworkEndpoint)(nil),       // 4: micropod.v1.NetworkEndpoint
-	(*PortMapping)(nil),           // 5: micropod.v1.PortMapping
-	(*TokenBucket)(nil),           // 6: micropod.v1.TokenBucket
-	(*RateLimiter)(nil),           // 7: micropod.v1.RateLimiter
-	(*RateLimiters)(nil),          // 8: micropod.v1.RateLimiters
-	(*BlockDevice)(nil),           // 9: micropod.v1.BlockDevice
-	(*NetworkInterface)(nil),      // 10: micropod.v1.NetworkInterface
-	(*VMConfig)(nil),              // 11: micropod.v1.VMConfig
-	(*VM)(nil),                    // 12: micropod.v1.VM
-	(*VMResources)(nil),           // 13: micropod.v1.VMResources
-	nil,                           // 14: micropod.v1.VMConfig.LabelsEntry
-	nil,                           // 15: micropod.v1.VMConfig.AnnotationsEntry
-	nil,                           // 16: micropod.v1.VM.LabelsEntry
-	nil,                           // 17: micropod.v1.VM.AnnotationsEntry
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*RateLimits)(nil),            // 4: micropod.v1.RateLimits
+	(*Egress)(nil),                // 5: micropod.v1.Egress
+	(*NetworkEndpoint)(nil),       // 6: micropod.v1.NetworkEndpoint
+	(*PortMapping)(nil),           // 7: micropod.v1.PortMapping
+	(*TokenBucket)(nil),           // 8: micropod.v1.TokenBucket
+	(*RateLimiter)(nil),           // 9: micropod.v1.RateLimiter
+	(*RateLimiters)(nil),          // 10: micropod.v1.RateLimiters
+	(*BlockDevice)(nil),           // 11: micropod.v1.BlockDevice
+	(*NetworkInterface)(nil),      // 12: micropod.v1.NetworkInterface
+	(*VMConfig)(nil),              // 13: micropod.v1.VMConfig
+	(*VM)(nil),                    // 14: micropod.v1.VM
+	(*VMResources)(nil),           // 15: micropod.v1.VMResources
+	nil,                           // 16: micropod.v1.VMConfig.LabelsEntry
+	nil,                           // 17: micropod.v1.VMConfig.AnnotationsEntry
+	nil,                           // 18: micropod.v1.VM.LabelsEntry
+	nil,                           // 19: micropod.v1.VM.AnnotationsEntry
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 }
 var file_micropod_v1_types_proto_depIdxs = []int32{
-	6,  // 0: micropod.v1.RateLimiter.bandwidth:type_name -> micropod.v1.TokenBucket
-	6,  // 1: micropod.v1.RateLimiter.ops:type_name -> micropod.v1.TokenBucket
-	7,  // 2: micropod.v1.RateLimiters.disk:type_name -> micropod.v1.RateLimiter
-	7,  // 3: micropod.v1.BlockDevice.rate_limiter:type_name -> micropod.v1.RateLimiter
-	7,  // 4: micropod.v1.NetworkInterface.rx_rate_limiter:type_name -> micropod.v1.RateLimiter
-	7,  // 5: micropod.v1.NetworkInterface.tx_rate_limiter:type_name -> micropod.v1.RateLimiter
-	14, // 6: micropod.v1.VMConfig.labels:type_name -> micropod.v1.VMConfig.LabelsEntry
-	15, // 7: micropod.v1.VMConfig.annotations:type_name -> micropod.v1.VMConfig.AnnotationsEntry
-	9,  // 8: micropod.v1.VMConfig.block_devices:type_name -> micropod.v1.BlockDevice
-	10, // 9: micropod.v1.VMConfig.network_interfaces:type_name -> micropod.v1.NetworkInterface
-	8,  // 10: micropod.v1.VMConfig.rate_limiters:type_name -> micropod.v1.RateLimiters
-	3,  // 11: micropod.v1.VMConfig.networks:type_name -> micropod.v1.NetworkJoin
-	5,  // 12: micropod.v1.VMConfig.ports:type_name -> micropod.v1.PortMapping
-	0,  // 13: micropod.v1.VM.state:type_name -> micropod.v1.VMState
-	11, // 14: micropod.v1.VM.config:type_name -> micropod.v1.VMConfig
-	18, // 15: micropod.v1.VM.created_at:type_name -> google.protobuf.Timestamp
-	18, // 16: micropod.v1.VM.started_at:type_name -> google.protobuf.Timestamp
-	18, // 17: micropod.v1.VM.stopped_at:type_name -> google.protobuf.Timestamp
-	4,  // 18: micropod.v1.VM.networks:type_name -> micropod.v1.NetworkEndpoint
-	5,  // 19: micropod.v1.VM.port_mappings:type_name -> micropod.v1.PortMapping
-	13, // 20: micropod.v1.VM.resources:type_name -> micropod.v1.VMResources
-	16, // 21: micropod.v1.VM.labels:type_name -> micropod.v1.VM.LabelsEntry
-	17, // 22: micropod.v1.VM.annotations:type_name -> micropod.v1.VM.AnnotationsEntry
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	4,  // 0: micropod.v1.NetworkJoin.limits:type_name -> micropod.v1.RateLimits
+	8,  // 1: micropod.v1.RateLimiter.bandwidth:type_name -> micropod.v1.TokenBucket
+	8,  // 2: micropod.v1.RateLimiter.ops:type_name -> micropod.v1.TokenBucket
+	9,  // 3: micropod.v1.RateLimiters.disk:type_name -> micropod.v1.RateLimiter
+	9,  // 4: micropod.v1.BlockDevice.rate_limiter:type_name -> micropod.v1.RateLimiter
+	9,  // 5: micropod.v1.NetworkInterface.rx_rate_limiter:type_name -> micropod.v1.RateLimiter
+	9,  // 6: micropod.v1.NetworkInterface.tx_rate_limiter:type_name -> micropod.v1.RateLimiter
+	16, // 7: micropod.v1.VMConfig.labels:type_name -> micropod.v1.VMConfig.LabelsEntry
+	17, // 8: micropod.v1.VMConfig.annotations:type_name -> micropod.v1.VMConfig.AnnotationsEntry
+	11, // 9: micropod.v1.VMConfig.block_devices:type_name -> micropod.v1.BlockDevice
+	12, // 10: micropod.v1.VMConfig.network_interfaces:type_name -> micropod.v1.NetworkInterface
+	10, // 11: micropod.v1.VMConfig.rate_limiters:type_name -> micropod.v1.RateLimiters
+	3,  // 12: micropod.v1.VMConfig.networks:type_name -> micropod.v1.NetworkJoin
+	7,  // 13: micropod.v1.VMConfig.ports:type_name -> micropod.v1.PortMapping
+	5,  // 14: micropod.v1.VMConfig.egress:type_name -> micropod.v1.Egress
+	0,  // 15: micropod.v1.VM.state:type_name -> micropod.v1.VMState
+	13, // 16: micropod.v1.VM.config:type_name -> micropod.v1.VMConfig
+	20, // 17: micropod.v1.VM.created_at:type_name -> google.protobuf.Timestamp
+	20, // 18: micropod.v1.VM.started_at:type_name -> google.protobuf.Timestamp
+	20, // 19: micropod.v1.VM.stopped_at:type_name -> google.protobuf.Timestamp
+	6,  // 20: micropod.v1.VM.networks:type_name -> micropod.v1.NetworkEndpoint
+	7,  // 21: micropod.v1.VM.port_mappings:type_name -> micropod.v1.PortMapping
+	15, // 22: micropod.v1.VM.resources:type_name -> micropod.v1.VMResources
+	18, // 23: micropod.v1.VM.labels:type_name -> micropod.v1.VM.LabelsEntry
+	19, // 24: micropod.v1.VM.annotations:type_name -> micropod.v1.VM.AnnotationsEntry
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_micropod_v1_types_proto_init() }
@@ -1511,7 +1660,7 @@ func file_micropod_v1_types_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_types_proto_rawDesc), len(file_micropod_v1_types_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

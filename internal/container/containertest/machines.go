@@ -232,6 +232,21 @@ func (m *Machines) Get(id string) (machine.Info, error) {
 	return machine.Info{}, &machine.NotFoundError{Ref: id}
 }
 
+// SetEgress implements container.Machines.
+func (m *Machines) SetEgress(_ context.Context, id string, rules []string) error {
+	if err := m.enter("SetEgress"); err != nil {
+		return err
+	}
+	m.Lock()
+	defer m.Unlock()
+	v := m.all[id]
+	if v == nil {
+		return &machine.NotFoundError{Ref: id}
+	}
+	v.info.Network.Egress = rules
+	return nil
+}
+
 // Ended implements container.Machines.
 func (m *Machines) Ended(id string) (<-chan struct{}, error) {
 	m.Lock()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -114,6 +115,9 @@ func (s *Server) local(client netip.Addr, q *dns.Msg, question dns.Question) *dn
 		return nil
 	}
 	r := authoritative(q)
+	if s.Policy != nil && len(addrs) > 0 {
+		s.Policy.Answered(client, name, addrs, localTTL*time.Second)
+	}
 	for _, a := range addrs {
 		header := dns.RR_Header{Name: question.Name, Class: dns.ClassINET, Ttl: localTTL}
 		switch {

@@ -48,8 +48,8 @@ type Names interface {
 	Name(client, a netip.Addr) (string, bool)
 }
 
-// Policy is asked about names that go beyond Names. Its methods are called concurrently. Names are in
-// lower case, without the final dot.
+// Policy is asked about names that go beyond Names, and told of all that are answered. Its methods are called concurrently.
+// Names are in lower case, without the final dot.
 type Policy interface {
 	// Allow says whether the client may ask for the name, and if not why, for people.
 	Allow(client netip.Addr, name string) (ok bool, why string)

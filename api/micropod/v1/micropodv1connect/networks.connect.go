@@ -50,6 +50,8 @@ const (
 	NetworksConnectProcedure = "/micropod.v1.Networks/Connect"
 	// NetworksDisconnectProcedure is the fully-qualified name of the Networks's Disconnect RPC.
 	NetworksDisconnectProcedure = "/micropod.v1.Networks/Disconnect"
+	// NetworksSetEgressProcedure is the fully-qualified name of the Networks's SetEgress RPC.
+	NetworksSetEgressProcedure = "/micropod.v1.Networks/SetEgress"
 )
 
 // NetworksClient is a client for the micropod.v1.Networks service.
@@ -64,6 +66,9 @@ type NetworksClient interface {
 	// Connect joins a machine to a network, at once if it runs and at each of its starts.
 	Connect(context.Context, *connect.Request[v1.ConnectNetworkRequest]) (*connect.Response[v1.ConnectNetworkResponse], error)
 	Disconnect(context.Context, *connect.Request[v1.DisconnectNetworkRequest]) (*connect.Response[v1.DisconnectNetworkResponse], error)
+	// SetEgress changes where a machine may begin connections to, at once and for its next starts. Connections that it
+	// may not have any more are cut, others go on.
+	SetEgress(context.Context, *connect.Request[v1.SetEgressRequest]) (*connect.Response[v1.SetEgressResponse], error)
 }
 
 // NewNetworksClient constructs a client for the micropod.v1.Networks service. By default, it uses
@@ -119,6 +124,12 @@ func NewNetworksClient(httpClient connect.HTTPClient, baseURL string, opts ...co
 			connect.WithSchema(networksMethods.ByName("Disconnect")),
 			connect.WithClientOptions(opts...),
 		),
+		setEgress: connect.NewClient[v1.SetEgressRequest, v1.SetEgressResponse](
+			httpClient,
+			baseURL+NetworksSetEgressProcedure,
+			connect.WithSchema(networksMethods.ByName("SetEgress")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -131,6 +142,7 @@ type networksClient struct {
 	prune      *connect.Client[v1.PruneNetworksRequest, v1.PruneNetworksResponse]
 	connect    *connect.Client[v1.ConnectNetworkRequest, v1.ConnectNetworkResponse]
 	disconnect *connect.Client[v1.DisconnectNetworkRequest, v1.DisconnectNetworkResponse]
+	setEgress  *connect.Client[v1.SetEgressRequest, v1.SetEgressResponse]
 }
 
 // Create calls micropod.v1.Networks.Create.
@@ -168,6 +180,11 @@ func (c *networksClient) Disconnect(ctx context.Context, req *connect.Request[v1
 	return c.disconnect.CallUnary(ctx, req)
 }
 
+// SetEgress calls micropod.v1.Networks.SetEgress.
+func (c *networksClient) SetEgress(ctx context.Context, req *connect.Request[v1.SetEgressRequest]) (*connect.Response[v1.SetEgressResponse], error) {
+	return c.setEgress.CallUnary(ctx, req)
+}
+
 // NetworksHandler is an implementation of the micropod.v1.Networks service.
 type NetworksHandler interface {
 	Create(context.Context, *connect.Request[v1.CreateNetworkRequest]) (*connect.Response[v1.CreateNetworkResponse], error)
@@ -180,6 +197,9 @@ type NetworksHandler interface {
 	// Connect joins a machine to a network, at once if it runs and at each of its starts.
 	Connect(context.Context, *connect.Request[v1.ConnectNetworkRequest]) (*connect.Response[v1.ConnectNetworkResponse], error)
 	Disconnect(context.Context, *connect.Request[v1.DisconnectNetworkRequest]) (*connect.Response[v1.DisconnectNetworkResponse], error)
+	// SetEgress changes where a machine may begin connections to, at once and for its next starts. Connections that it
+	// may not have any more are cut, others go on.
+	SetEgress(context.Context, *connect.Request[v1.SetEgressRequest]) (*connect.Response[v1.SetEgressResponse], error)
 }
 
 // NewNetworksHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -231,6 +251,12 @@ func NewNetworksHandler(svc NetworksHandler, opts ...connect.HandlerOption) (str
 		connect.WithSchema(networksMethods.ByName("Disconnect")),
 		connect.WithHandlerOptions(opts...),
 	)
+	networksSetEgressHandler := connect.NewUnaryHandler(
+		NetworksSetEgressProcedure,
+		svc.SetEgress,
+		connect.WithSchema(networksMethods.ByName("SetEgress")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/micropod.v1.Networks/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NetworksCreateProcedure:
@@ -247,6 +273,8 @@ func NewNetworksHandler(svc NetworksHandler, opts ...connect.HandlerOption) (str
 			networksConnectHandler.ServeHTTP(w, r)
 		case NetworksDisconnectProcedure:
 			networksDisconnectHandler.ServeHTTP(w, r)
+		case NetworksSetEgressProcedure:
+			networksSetEgressHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -282,4 +310,8 @@ func (UnimplementedNetworksHandler) Connect(context.Context, *connect.Request[v1
 
 func (UnimplementedNetworksHandler) Disconnect(context.Context, *connect.Request[v1.DisconnectNetworkRequest]) (*connect.Response[v1.DisconnectNetworkResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Networks.Disconnect is not implemented"))
+}
+
+func (UnimplementedNetworksHandler) SetEgress(context.Context, *connect.Request[v1.SetEgressRequest]) (*connect.Response[v1.SetEgressResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Networks.SetEgress is not implemented"))
 }
