@@ -6,6 +6,7 @@
 //	Main     /init of the initramfs: console, modules, a root of its own   (boot.go)
 //	         in that root: mounts, cgroups, loopback, the runtime          (setup.go)
 //	         what can wait until a first container runs                    (late.go)
+//	in a process of its own, the init of a disk of the user's        (ownroot.go)
 //	Server   one session with the host after the other, for ever           (server.go)
 //	  service    the calls of api/agent/v1                                 (service.go and a file per family)
 //	  streams    stdin, stdout, stderr by offset                           (input.go, output.go, ring.go)
@@ -23,11 +24,17 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/reap"
 )
 
 // Main is the whole life of PID 1. It never returns: the kernel panics when PID 1 ends,
 // and the panic ends the machine, with the reason on its console.
 func Main() {
+	run := run
+	if os.Args[0] == rootName && len(os.Args) == 2 {
+		run = func() error { return runRoot(os.Args[1]) }
+	}
 	err := run()
 	fmt.Fprintf(os.Stderr, "micropod-agent: %v\n", err)
 	_ = unix.IoctlSetInt(int(os.Stderr.Fd()), unix.TCSBRK, 1) // waits until the console has it
@@ -51,7 +58,8 @@ func run() error {
 	if err := setUp(); err != nil {
 		return err
 	}
-	runtime, err := newRuntime()
+	reaper := reap.New(reap.Config{Orphans: true}) // PID 1 inherits every orphan
+	runtime, err := newRuntime(reaper)
 	if err != nil {
 		return err
 	}
@@ -63,5 +71,5 @@ func run() error {
 		return fmt.Errorf("bringing up loopback: %w", err)
 	}
 	settleLater(initramfs.finish, lateAfterBoot)
-	return NewServer(Config{Containers: runtime, Machine: kernel{}, Settle: initramfs.finish}).Serve(context.Background(), pipe)
+	return NewServer(Config{Containers: runtime, Machine: kernel{reaper}, Settle: initramfs.finish}).Serve(context.Background(), pipe)
 }

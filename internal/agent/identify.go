@@ -38,6 +38,7 @@ func (s service) Identify(_ context.Context, r *agentv1.IdentifyRequest) (*agent
 		{"setting the machine id", func() error { return m.SetMachineID(r.MachineId) }},
 		{"configuring the network", func() error { return setLinks(m, links) }},
 		{"telling processes that they are a clone's", func() error { return tellClone(m, r) }},
+		{"starting the init of the user's disk", func() error { return s.startInit(r.Root) }},
 	} {
 		if err := step.do(); err != nil {
 			return nil, status.Errorf(codes.Internal, "%s: %v", step.what, err)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micropod/micropod/internal/agent/link"
+	"github.com/micropod/micropod/internal/agent/reap"
 )
 
 // Machine is what the agent does to the machine as a whole. In a guest it is kernel.
@@ -29,6 +30,8 @@ type Machine interface {
 	SetLink(c link.Config, up bool) error
 	// TellClone sends the event that tells processes that they go on in another machine.
 	TellClone() error
+	// StartInit starts the init of a disk, such as vdc, with all the machine's rights.
+	StartInit(device string) (Init, error)
 	// Sync returns when all file systems' data is on their disks.
 	Sync()
 	// PowerOff ends the machine at once. It returns only errors.
@@ -36,7 +39,7 @@ type Machine interface {
 }
 
 // kernel is the machine that the agent runs in.
-type kernel struct{}
+type kernel struct{ reaper *reap.Reaper }
 
 // AddEntropy implements Machine (random(4), RNDADDENTROPY and RNDRESEEDCRNG).
 func (kernel) AddEntropy(seed []byte) error {

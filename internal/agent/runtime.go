@@ -10,12 +10,12 @@ import (
 	"github.com/micropod/micropod/internal/agent/runtime"
 )
 
-// newRuntime prepares the container runtime of this machine. PID 1 inherits every orphan, so it reaps all.
-func newRuntime() (Containers, error) {
+// newRuntime prepares the container runtime of this machine.
+func newRuntime(reaper *reap.Reaper) (Containers, error) {
 	r, err := runtime.New(runtime.Config{
 		StateDir:   stateDir,
 		CgroupRoot: containersCgroup,
-		Reaper:     reap.New(reap.Config{Orphans: true}),
+		Reaper:     reaper,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("preparing the container runtime: %w", err)

@@ -33,8 +33,12 @@ type Server struct {
 	// first asked: machines restored from one template would all have it.
 	identified atomic.Bool
 	started    sync.Once   // the first container
+	shutting   atomic.Bool // Shutdown is at work
 	ending     atomic.Bool // Shutdown has done its work
 	powerOff   sync.Once
+
+	initMu sync.Mutex // guards init
+	init   Init       // of a disk of the user's own; nil while there is none
 }
 
 // NewServer returns a Server that knows no processes.

@@ -61,6 +61,9 @@ type machineLog struct {
 	acts []string
 	off  chan struct{}
 	fail string // the act that fails
+
+	init     *fakeInit
+	deafInit bool
 }
 
 func newMachineLog() *machineLog { return &machineLog{off: make(chan struct{})} }

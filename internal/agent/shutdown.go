@@ -23,7 +23,9 @@ const termGrace = 2 * time.Second
 // Shutdown ends all containers, which unmounts their disks, and lets the machine
 // end once the answer is written. It does what it can: the machine ends in any case.
 func (s service) Shutdown(ctx context.Context, _ *agentv1.ShutdownRequest) (*agentv1.ShutdownResponse, error) {
+	s.shutting.Store(true)
 	defer s.ending.Store(true)
+	s.stopInit(ctx)
 	running := s.processes.all()
 	for _, p := range running {
 		if !p.exited() {

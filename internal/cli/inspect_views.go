@@ -6,6 +6,9 @@ package cli
 import (
 	"strings"
 
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
 	v1 "github.com/micropod/micropod/api/micropod/v1"
 )
 
@@ -173,6 +176,10 @@ type machineInspect struct {
 	Labels, Annotations                      map[string]string
 	IPAddress                                string
 	NetworkSettings                          networkSettings
+	SandboxID                                string
+	SocketPath, LogPath, MetricsPath         string
+	Resources                                any `json:",omitempty"` // as the API has it
+	Config                                   any
 }
 
 func machineView(m *v1.VM) any {
@@ -183,7 +190,21 @@ func machineView(m *v1.VM) any {
 		ConsolePath: m.ConsolePath, ResidentBytes: m.ResidentBytes, CreatedAt: instant(m.CreatedAt), StartedAt: instant(m.StartedAt),
 		StoppedAt: instant(m.StoppedAt), Labels: m.Config.GetLabels(), Annotations: m.Config.GetAnnotations(),
 		IPAddress: m.IpAddress, NetworkSettings: networkSettingsView(m.Networks, m.PortMappings),
+		SandboxID: m.SandboxId, SocketPath: m.SocketPath, LogPath: m.LogPath, MetricsPath: m.MetricsPath,
+		Resources: asObject(m.Resources), Config: asObject(m.Config),
 	}
+}
+
+// asObject is a message of the API in its JSON form; nil where it is absent.
+func asObject(m proto.Message) any {
+	if !m.ProtoReflect().IsValid() {
+		return nil
+	}
+	raw, err := protojson.Marshal(m)
+	if err != nil {
+		return nil // numbers and text only: there is no way to it
+	}
+	return object(raw)
 }
 
 func machineStateName(s v1.VMState) string {

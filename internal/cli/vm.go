@@ -98,6 +98,7 @@ type vmCreateOptions struct {
 	vcpus                        uint32
 	kernelArgs, labels           []string
 	nested, noStart              bool
+	devices                      vmDevices
 }
 
 func newVMCreate(a *app) *cobra.Command {
@@ -106,6 +107,7 @@ func newVMCreate(a *app) *cobra.Command {
 		Use:   "create [flags]",
 		Short: "Make a machine without containers, and boot it",
 		Example: `  micropod vm create --vcpus 2 --memory 1g --name lab
+  micropod vm create --rootfs ./debian.ext4 --drive ./data.ext4 --disk-iops 1000
   micropod vm create --no-start`,
 		Args: exactArgs(0, "no words, only flags"),
 		RunE: func(c *cobra.Command, _ []string) error { return runVMCreate(c.Context(), a, o) },
@@ -120,6 +122,7 @@ func newVMCreate(a *app) *cobra.Command {
 	f.StringArrayVarP(&o.labels, "label", "l", nil, "set a label `key=value`")
 	f.BoolVar(&o.nested, "nested", false, "let the machine run virtual machines itself")
 	f.BoolVar(&o.noStart, "no-start", false, "make it, but do not boot it")
+	o.devices.addFlags(f)
 	return c
 }
 
@@ -128,13 +131,16 @@ func runVMCreate(ctx context.Context, a *app, o *vmCreateOptions) error {
 	if err != nil {
 		return err
 	}
+	flags := containerFlags{vcpus: o.vcpus, kernel: o.kernel, kernelArgs: o.kernelArgs, engine: o.engine, nested: o.nested}
+	config := flags.machine()
+	config.MemSizeMib, config.Labels = uint32(memory>>20), pairs(o.labels)
+	if err := o.devices.read(config); err != nil {
+		return err
+	}
 	client, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
-	flags := containerFlags{vcpus: o.vcpus, kernel: o.kernel, kernelArgs: o.kernelArgs, engine: o.engine, nested: o.nested}
-	config := flags.machine()
-	config.MemSizeMib, config.Labels = uint32(memory>>20), pairs(o.labels)
 	answer, err := client.machines.CreateVM(ctx, connect.NewRequest(&v1.CreateVMRequest{Name: o.name, Config: config, NoStart: o.noStart}))
 	if err != nil {
 		return err

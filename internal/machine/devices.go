@@ -87,9 +87,6 @@ func checkDevices(s Spec) *SpecError {
 		if err := checkDrive(d, seen); err != nil {
 			return err
 		}
-		if d.Root {
-			return &SpecError{"root device", "machines start from their own initramfs alone", "give the disk as a plain block device"}
-		}
 		if d.Root && slices.ContainsFunc(s.Drives[:i], func(d Drive) bool { return d.Root }) {
 			return &SpecError{"block devices", "more than one is the root device", ""}
 		}

@@ -190,6 +190,7 @@ func (m *machine) introduce(ctx context.Context, session *guest.Session, clone b
 		Hostname:  hostname(rec.Spec),
 		MachineId: rec.MachineID,
 		Clone:     clone,
+		Root:      rec.Spec.root(),
 
 		Interfaces: m.s.Network.Joined(m.id).guestInterfaces(),
 	})

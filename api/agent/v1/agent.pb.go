@@ -258,7 +258,9 @@ type IdentifyRequest struct {
 	MachineId string                 `protobuf:"bytes,4,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"` // 32 hex digits
 	// The machine was restored with containers running in it: their processes are told by a change event
 	// of the kernel's random device, with CLONED=1 (lib/kobject_uevent.c, synthetic events).
-	Clone         bool                `protobuf:"varint,6,opt,name=clone,proto3" json:"clone,omitempty"`
+	Clone bool `protobuf:"varint,6,opt,name=clone,proto3" json:"clone,omitempty"`
+	// A disk, such as vdc, whose init is to run beside the agent; empty: none. Told again it changes nothing.
+	Root          string              `protobuf:"bytes,7,opt,name=root,proto3" json:"root,omitempty"`
 	Interfaces    []*NetworkInterface `protobuf:"bytes,5,rep,name=interfaces,proto3" json:"interfaces,omitempty"` // at most 16; those not named stay down
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -327,6 +329,13 @@ func (x *IdentifyRequest) GetClone() bool {
 		return x.Clone
 	}
 	return false
+}
+
+func (x *IdentifyRequest) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
 }
 
 func (x *IdentifyRequest) GetInterfaces() []*NetworkInterface {
@@ -2834,7 +2843,7 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\x12%\n" +
 	"\x0ekernel_version\x18\x03 \x01(\tR\rkernelVersion\x12\x17\n" +
-	"\aboot_id\x18\x04 \x01(\tR\x06bootId\"\xe0\x01\n" +
+	"\aboot_id\x18\x04 \x01(\tR\x06bootId\"\xf4\x01\n" +
 	"\x0fIdentifyRequest\x12\x18\n" +
 	"\aentropy\x18\x01 \x01(\fR\aentropy\x12\x1d\n" +
 	"\n" +
@@ -2842,7 +2851,8 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x04 \x01(\tR\tmachineId\x12\x14\n" +
-	"\x05clone\x18\x06 \x01(\bR\x05clone\x12C\n" +
+	"\x05clone\x18\x06 \x01(\bR\x05clone\x12\x12\n" +
+	"\x04root\x18\a \x01(\tR\x04root\x12C\n" +
 	"\n" +
 	"interfaces\x18\x05 \x03(\v2#.micropod.agent.v1.NetworkInterfaceR\n" +
 	"interfaces\"1\n" +
