@@ -15,7 +15,10 @@ import (
 
 // inKVMHost are the tests that run with Firecracker in a KVM host made in software. Any test that knows no engine and needs
 // no other programs than busybox's can be added once it was seen to pass there.
-var inKVMHost = []string{"TestFirecrackerIsTaken"}
+var inKVMHost = []string{
+	"TestFirecrackerIsTaken", "TestRun", "TestRunStdin", "TestLifecycle", "TestExec", "TestLogs", "TestPause",
+	"TestSnapshotRestoreAndClone", "TestDaemonKilled", "TestMachineDies",
+}
 
 // TestInKVMHost runs them there, against the real Firecracker, jailed.
 func TestInKVMHost(t *testing.T) {
