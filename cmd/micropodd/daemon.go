@@ -22,6 +22,7 @@ import (
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/lan"
 	"github.com/micropod/micropod/internal/machine"
+	"github.com/micropod/micropod/internal/network/mmds"
 	"github.com/micropod/micropod/internal/network/portproxy"
 	"github.com/micropod/micropod/internal/rootfs"
 	"github.com/micropod/micropod/internal/server"
@@ -91,7 +92,7 @@ func (d *daemon) openStore() (err error) {
 func (d *daemon) openNetworks() (err error) {
 	d.networks, err = lan.Open(lan.Config{
 		DB: d.db, DataDir: d.config.DataDir, RunDir: d.config.RunDir,
-		Proxy:  []string{"/proc/self/exe", portproxy.Verb},
+		Proxy: []string{"/proc/self/exe", portproxy.Verb}, Metadata: []string{"/proc/self/exe", mmds.Verb},
 		Events: d.events, Log: d.log,
 	})
 	return err

@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/micropod/micropod/internal/config"
-	"github.com/micropod/micropod/internal/network/portproxy"
 	"github.com/micropod/micropod/internal/rootfs"
 	"github.com/micropod/micropod/internal/version"
 )
@@ -33,11 +32,10 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) > 0 && args[0] == "convert" {
-		return runConvert(args[1:])
-	}
-	if len(args) > 0 && args[0] == portproxy.Verb {
-		return portproxy.Main(context.Background(), args[1:])
+	if len(args) > 0 {
+		if other := others[args[0]]; other != nil {
+			return other(args[1:])
+		}
 	}
 	c, done, err := parse(args)
 	if done || err != nil {

@@ -93,7 +93,7 @@ func addVerbs(root *cobra.Command, a *app) {
 			newPull(a), newImages(a), newImport("load", a), newSave(a), newTag(a), newHistory(a), newRmi(a), newLogin(a), newLogout(a), newImage(a),
 		}},
 		{"machines", "Machines and host:", []*cobra.Command{
-			newVM(a), newNetwork(a), newSnapshot(a), newTemplate(a), newContainer(a), newSystem(a), newInfo(a), newEvents(a), newDoctor(a), newVersion(a),
+			newVM(a), newNetwork(a), newMMDS(a), newSnapshot(a), newTemplate(a), newContainer(a), newSystem(a), newInfo(a), newEvents(a), newDoctor(a), newVersion(a),
 		}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})

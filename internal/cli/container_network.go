@@ -6,6 +6,7 @@ package cli
 import (
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -19,6 +20,7 @@ type networkFlags struct {
 	ip, ip6, mac                       string
 	publishAll                         bool
 	egress                             []string
+	mmds                               string
 	limits                             rateFlags
 }
 
@@ -35,6 +37,7 @@ func (o *networkFlags) addNetwork(f *pflag.FlagSet) {
 	f.StringVar(&o.mac, "mac-address", "", "Ethernet `address`, such as 02:00:5e:00:53:01")
 	o.limits.add(f)
 	o.addEgress(f)
+	f.StringVar(&o.mmds, "mmds", "", "serve the `file`'s JSON object at 169.254.169.254, in the way of Firecracker's metadata service (-: standard input)")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "publish a port on the host: `[ip:][host-port:]container-port[/udp]`, also ranges")
 	f.BoolVarP(&o.publishAll, "publish-all", "P", false, "publish all exposed ports on free ports of the host")
 	f.StringArrayVar(&o.expose, "expose", nil, "a `port` for --publish-all beside the image's: 80, 80-90, 53/udp")
@@ -65,6 +68,13 @@ func (o *networkFlags) readNetwork(c *v1.ContainerConfig) error {
 	c.PublishAll, c.Expose = o.publishAll, o.expose
 	if len(o.egress) > 0 {
 		c.Egress = &v1.Egress{Rules: o.egress}
+	}
+	if o.mmds != "" {
+		text, err := readDocument(os.Stdin, o.mmds)
+		if err != nil {
+			return err
+		}
+		c.Mmds = &text
 	}
 	return nil
 }

@@ -102,3 +102,38 @@ func (d *fakeNetworks) Disconnect(_ context.Context, r *connect.Request[v1.Disco
 	d.change(func() { n.Members = nil })
 	return connect.NewResponse(&v1.DisconnectNetworkResponse{}), nil
 }
+
+// metadata finds a container that has the service.
+func (d *fakeNetworks) metadata(ref string) (*fakeContainer, error) {
+	c, err := d.find(ref)
+	if err == nil && c.Config.Mmds == nil {
+		err = refusal(connect.CodeInvalidArgument, "invalid_request", "metadata: it was made without the service", "make it with --mmds FILE", 0)
+	}
+	return c, err
+}
+
+func (d *fakeNetworks) GetMetadata(_ context.Context, r *connect.Request[v1.GetMetadataRequest]) (*connect.Response[v1.GetMetadataResponse], error) {
+	c, err := d.metadata(r.Msg.VmId)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&v1.GetMetadataResponse{Mmds: *c.Config.Mmds}), nil
+}
+
+func (d *fakeNetworks) SetMetadata(_ context.Context, r *connect.Request[v1.SetMetadataRequest]) (*connect.Response[v1.SetMetadataResponse], error) {
+	c, err := d.metadata(r.Msg.VmId)
+	if err != nil {
+		return nil, err
+	}
+	d.change(func() { c.Config.Mmds = &r.Msg.Mmds })
+	return connect.NewResponse(&v1.SetMetadataResponse{}), nil
+}
+
+func (d *fakeNetworks) PatchMetadata(_ context.Context, r *connect.Request[v1.PatchMetadataRequest]) (*connect.Response[v1.PatchMetadataResponse], error) {
+	c, err := d.metadata(r.Msg.VmId)
+	if err != nil {
+		return nil, err
+	}
+	d.change(func() { c.Config.Mmds = &r.Msg.Patch })
+	return connect.NewResponse(&v1.PatchMetadataResponse{Mmds: r.Msg.Patch}), nil
+}

@@ -25,6 +25,7 @@ type Network struct {
 	PublishAll bool
 	Expose     []string // PORT[-PORT][/tcp|udp]
 	Egress     []string // where it may begin connections to: see machine.NetworkSpec
+	Metadata   []byte   // likewise, as it was when the container was made
 }
 
 // NoNetwork is the name to join for loopback only.
@@ -36,9 +37,9 @@ const maxExposed = 1024
 // machineNetwork is what the container's machine asks of the network.
 func (r *record) machineNetwork() machine.NetworkSpec {
 	n := r.Config.Network
-	spec := machine.NetworkSpec{Joins: n.Joins, Ports: n.Ports, Names: r.names(), Egress: n.Egress}
+	spec := machine.NetworkSpec{Joins: n.Joins, Ports: n.Ports, Names: r.names(), Egress: n.Egress, Metadata: n.Metadata}
 	if n.none() {
-		return machine.NetworkSpec{None: true, Ports: n.Ports} // which the machine refuses
+		return machine.NetworkSpec{None: true, Ports: n.Ports, Metadata: n.Metadata} // which the machine refuses
 	}
 	if n.PublishAll {
 		spec.Ports = append(slices.Clone(n.Ports), exposed(r.Image, n)...)
@@ -112,7 +113,11 @@ func (n Network) elsewhere() Network {
 	for i := range joins {
 		joins[i].Addrs, joins[i].MAC = nil, nil
 	}
-	return Network{Joins: joins, Egress: n.Egress}
+	next := Network{Joins: joins, Egress: n.Egress}
+	if n.Metadata != nil { // told to one machine, not to its copies, which begin with nothing
+		next.Metadata = []byte("{}")
+	}
+	return next
 }
 
 func (n Network) none() bool { return len(n.Joins) == 1 && n.Joins[0].Network == NoNetwork }

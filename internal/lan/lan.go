@@ -46,6 +46,8 @@ type Config struct {
 	Spare int
 	// Proxy is the command that runs portproxy.Main: without one no port can be published.
 	Proxy []string
+	// Metadata is the command that runs mmds.Main: without one no machine can be served metadata.
+	Metadata []string
 	// Resolver is the host's resolver configuration; empty: dns.HostFile.
 	Resolver string
 }
@@ -152,7 +154,7 @@ func (s *Service) bringUp() error {
 	}
 	host, gone, err := network.Open(network.Config{
 		Instance: s.DataDir, RunDir: filepath.Join(s.RunDir, "network"), StateDir: s.DataDir,
-		Spare: max(0, s.Spare), NICs: s.Config.NICs, Proxy: s.Proxy, Log: s.Log,
+		Spare: max(0, s.Spare), NICs: s.Config.NICs, Proxy: s.Proxy, Metadata: s.Metadata, Log: s.Log,
 	}, networks, slots)
 	if err != nil {
 		return err
@@ -179,7 +181,7 @@ func (s *Service) load(records map[string]record, places map[string]place, gone 
 		}
 	}
 	for id, p := range places {
-		if slot, there := s.host.Slot(p.Slot.ID); there && slot.Published.Proxy != p.Slot.Published.Proxy { // it was started anew
+		if slot, there := s.host.Slot(p.Slot.ID); there && (slot.Published.Proxy != p.Slot.Published.Proxy || slot.Metadata != p.Slot.Metadata) { // they were started anew
 			p.Slot = *slot
 			if err := s.places.Put(id, p); err != nil {
 				s.Log.Error("noting published ports", "machine", id, "error", err)

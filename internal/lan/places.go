@@ -78,9 +78,16 @@ func (s *Service) Attach(ctx context.Context, r machine.AttachRequest) (_ *machi
 	if len(r.Ports) > 0 {
 		published, err := s.host.Publish(ctx, slot.ID, hostPorts(r.Ports))
 		if err != nil {
-			return nil, err
+			return nil, s.blame(err)
 		}
 		p.Slot.Published = *published
+	}
+	if r.Metadata != nil {
+		served, err := s.host.ServeMetadata(ctx, slot.ID, r.Metadata)
+		if err != nil {
+			return nil, err
+		}
+		p.Slot.Metadata = *served
 	}
 	steps.Add("forgetting the machine's place", func(context.Context) error { return s.places.Delete(p.Machine) })
 	if err := s.places.Put(p.Machine, *p); err != nil {
@@ -88,6 +95,25 @@ func (s *Service) Attach(ctx context.Context, r machine.AttachRequest) (_ *machi
 	}
 	s.settle(p)
 	return s.Joined(r.ID), nil
+}
+
+// blame says whose a port is that another machine publishes.
+func (s *Service) blame(err error) error {
+	var used *network.PortError
+	if !errors.As(err, &used) || used.Slot == "" {
+		return err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, p := range s.members {
+		if p.Slot.ID == used.Slot {
+			used.Owner = "machine " + p.Machine
+			if len(p.Names) > 0 {
+				used.Owner = p.Names[0]
+			}
+		}
+	}
+	return err
 }
 
 func hostPorts(list []machine.Port) []network.Port {

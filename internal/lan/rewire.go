@@ -84,6 +84,15 @@ func (s *Service) SetEgress(_ context.Context, id string, rules []string) error 
 	return s.moved(p, &next)
 }
 
+// SetMetadata implements machine.Network.
+func (s *Service) SetMetadata(_ context.Context, id string, document []byte) error {
+	p := s.member(id)
+	if p == nil || p.Slot.Metadata == (network.Metadata{}) {
+		return nil
+	}
+	return s.host.SetMetadata(p.Slot.ID, document)
+}
+
 // moved puts a place whose slot has changed on record and makes it known.
 func (s *Service) moved(old, next *place) error {
 	slot, there := s.host.Slot(next.Slot.ID)

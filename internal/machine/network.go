@@ -34,6 +34,8 @@ type Network interface {
 	Disconnect(ctx context.Context, id, network string) (Endpoint, error)
 	// SetEgress changes where the machine may begin connections to. One that has no place in a network is no error.
 	SetEgress(ctx context.Context, id string, rules []string) error
+	// SetMetadata changes what the machine's metadata service answers from, if it has one.
+	SetMetadata(ctx context.Context, id string, document []byte) error
 	// Keep frees what machines other than these hold.
 	Keep(ids []string) error
 }
@@ -52,6 +54,8 @@ type NetworkSpec struct {
 	Resolvers []netip.AddrPort
 	// Egress says where it may begin connections to, as network.ParseEgress reads it; none: everywhere.
 	Egress []string
+	// Metadata is what the machine is served at 169.254.169.254, a JSON object; nil: no such service.
+	Metadata []byte
 }
 
 // Join is one network that is wanted.
@@ -140,6 +144,7 @@ func (noNetwork) Disconnect(context.Context, string, string) (Endpoint, error) {
 	return Endpoint{}, errNoNetwork
 }
 func (noNetwork) SetEgress(context.Context, string, []string) error { return nil }
+func (noNetwork) SetMetadata(context.Context, string, []byte) error { return nil }
 func (noNetwork) Keep([]string) error                               { return nil }
 
 // join makes the machine's place in its networks, unless it wants none.
@@ -270,24 +275,6 @@ func (s *Service) Disconnect(ctx context.Context, ref, network string) error {
 	})
 }
 
-// SetEgress changes where a machine may begin connections to, at once and at its next starts. Errors: *NotFoundError, those
-// of the rules.
-func (s *Service) SetEgress(ctx context.Context, ref string, rules []string) error {
-	m, err := s.find(ref)
-	if err != nil {
-		return err
-	}
-	ctx, end, err := m.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	if err := s.Network.SetEgress(ctx, m.id, rules); err != nil {
-		return err
-	}
-	return m.note(func(rec *record) { rec.Spec.Network.Egress = rules })
-}
-
 // rewire runs do on a machine that stands still or runs, under its operation lock. The run is nil if it stands still.
 func (s *Service) rewire(ctx context.Context, ref, action string, do func(context.Context, *machine, *run) error) error {
 	m, err := s.find(ref)
@@ -356,6 +343,9 @@ const maxPorts = 4096
 
 func checkNetwork(s Spec) *SpecError {
 	n := s.Network
+	if n.Metadata != nil && (n.None || len(n.Joins) == 0) {
+		return &SpecError{"metadata", "a machine without a network cannot ask for it", "join a network"}
+	}
 	if n.None && len(n.Joins)+len(n.Ports) > 0 {
 		return &SpecError{"network", "none cannot be joined with others, or with published ports", "leave out --network none, or the others"}
 	}

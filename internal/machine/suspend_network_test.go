@@ -62,6 +62,8 @@ func (p *places) Disconnect(context.Context, string, string) (Endpoint, error) {
 
 func (p *places) SetEgress(context.Context, string, []string) error { return nil }
 
+func (p *places) SetMetadata(context.Context, string, []byte) error { return nil }
+
 func (p *places) Keep(ids []string) error {
 	for id := range p.all {
 		if !slices.Contains(ids, id) {

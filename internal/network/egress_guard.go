@@ -136,4 +136,3 @@ func (g *egressGuard) nameSet(f egressFamily, group int) *nftables.Set {
 	s.Dynamic = false
 	return s
 }
-

@@ -91,6 +91,9 @@ func (g *egressGuard) plain(s *Slot, servers []netip.Addr) []rule {
 			rules = append(rules, when(etherType(f.etype), field(network, f.dst, a.AsSlice()...), protocol(p), field(transport, portDst, port(dnsPort)...), back))
 		}
 	}
+	if s.Metadata != (Metadata{}) { // its own service, in the slot
+		rules = append(rules, when(etherType(unix.ETH_P_IP), field(network, ip4Dst, metadataAddr.AsSlice()...), back))
+	}
 	return append(rules, // of groups: neighbour discovery's and reports about them
 		when(etherType(unix.ETH_P_IPV6), field(network, ip6Dst, 0xff, 2), protocol(unix.IPPROTO_ICMPV6), back),
 		when(etherType(unix.ETH_P_IPV6), field(network, ip6Dst, 0xfe, 0x80), protocol(unix.IPPROTO_ICMPV6), back),
@@ -289,4 +292,3 @@ func (g *egressGuard) fillWanted(conn *nftables.Conn, s *Slot, add func(*nftable
 	}
 	return nil
 }
-

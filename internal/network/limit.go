@@ -77,21 +77,7 @@ func (s *slot) unlimit(index int, l Limits) error {
 	if l == (Limits{}) {
 		return nil
 	}
-	g := guardOf(index)
-	for _, chain := range []*nftables.Chain{g.tap, g.ether} {
-		rules, err := s.guards.GetRules(g.table, chain)
-		if err != nil {
-			return err
-		}
-		for _, r := range rules {
-			if string(r.UserData) == string(limitMark) {
-				if err := s.guards.DelRule(r); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	if err := s.guards.Flush(); err != nil {
+	if err := s.deleteMarked(index, limitMark); err != nil {
 		return err
 	}
 	return s.inside(func(links *netlink.Handle) error {

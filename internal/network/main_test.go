@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/micropod/micropod/internal/network/mmds"
 	"github.com/micropod/micropod/internal/network/portproxy"
 )
 
@@ -24,6 +25,10 @@ const inOwn = "MICROPOD_NETWORK_TEST_NAMESPACES"
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == portproxy.Verb {
 		fmt.Fprintln(os.Stderr, portproxy.Main(context.Background(), os.Args[2:]))
+		os.Exit(1)
+	}
+	if len(os.Args) > 1 && os.Args[1] == mmds.Verb {
+		fmt.Fprintln(os.Stderr, mmds.Main(context.Background(), os.Args[2:]))
 		os.Exit(1)
 	}
 	flag.Parse()

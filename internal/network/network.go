@@ -54,6 +54,9 @@ type Config struct {
 	// Proxy is the command that runs portproxy.Main with further arguments: it holds published
 	// ports and outlives the daemon. Without it no port can be published.
 	Proxy []string
+	// Metadata is the command that runs mmds.Main with further arguments, and outlives the daemon likewise. Without it
+	// no machine can be served metadata.
+	Metadata []string
 	// Log gets what went wrong off the callers' paths; nil discards it.
 	Log *slog.Logger
 }

@@ -39,12 +39,20 @@ func (h *Host) startProxy(s *Slot, held *held) (Process, error) {
 	if len(h.Proxy) == 0 {
 		return Process{}, errors.New("no command is configured for it")
 	}
-	cmd := exec.Command(h.Proxy[0], append(slices.Clone(h.Proxy[1:]), h.proxyLabel(s.ID))...)
+	var args []string
+	var files []*os.File
 	for i, socket := range held.sockets {
 		const firstExtra = 3 // after the standard ones
-		cmd.Args = append(cmd.Args, fmt.Sprintf("%s/%d/%v", socket.port.Protocol, firstExtra+i, s.proxyTarget(socket)))
-		cmd.ExtraFiles = append(cmd.ExtraFiles, socket.File)
+		args = append(args, fmt.Sprintf("%s/%d/%v", socket.port.Protocol, firstExtra+i, s.proxyTarget(socket)))
+		files = append(files, socket.File)
 	}
+	return h.startOwn(h.Proxy, s.ID, args, files)
+}
+
+// startOwn starts a process that serves one slot and outlives the daemon, with files as descriptors from 3 on.
+func (h *Host) startOwn(command []string, slotID string, args []string, files []*os.File) (Process, error) {
+	cmd := exec.Command(command[0], append(slices.Clone(command[1:]), h.proxyLabel(slotID))...)
+	cmd.Args, cmd.ExtraFiles = append(cmd.Args, args...), files
 	cmd.Dir = "/"
 	cmd.Env = []string{"GOMEMLIMIT=32MiB", "GOGC=50"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -62,14 +70,14 @@ func (h *Host) startProxy(s *Slot, held *held) (Process, error) {
 	return p, nil
 }
 
-// proxyLabel is the argument by which a proxy is found that is on nobody's record.
+// proxyLabel is the argument by which a process is found that is on nobody's record.
 func (h *Host) proxyLabel(slotID string) string { return "micropod/" + h.tag + "/" + slotID }
 
-// sweepProxies ends the proxies of this daemon's that no slot has on record.
+// sweepProxies ends the processes of this daemon's that no slot has on record.
 func (h *Host) sweepProxies(slots []Slot) error {
 	known := map[Process]bool{}
 	for _, s := range slots {
-		known[s.Published.Proxy] = true
+		known[s.Published.Proxy], known[s.Metadata.Server] = true, true
 	}
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	errs := []error{err}

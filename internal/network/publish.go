@@ -55,9 +55,11 @@ type PortError struct {
 	Port Port
 	// Slot has it, or else a process: PID and Name, where it could be found.
 	Slot string
-	PID  int
-	Name string
-	Err  error
+	// Owner is what people call the slot's machine, set by the caller.
+	Owner string
+	PID   int
+	Name  string
+	Err   error
 }
 
 func (e *PortError) Error() string {
@@ -66,6 +68,8 @@ func (e *PortError) Error() string {
 		at = fmt.Sprintf("port %d/%s of %v", e.Port.HostPort, e.Port.Protocol, e.Port.HostIP)
 	}
 	switch {
+	case e.Slot != "" && e.Owner != "":
+		return at + " is published by " + e.Owner
 	case e.Slot != "":
 		return at + " is published by another machine"
 	case e.PID != 0:

@@ -22,7 +22,7 @@ func (h *Host) ReleaseSlot(id string) error {
 	if s == nil {
 		return nil
 	}
-	if err := h.Unpublish(id); err != nil {
+	if err := errors.Join(h.Unpublish(id), h.endMetadata(s)); err != nil {
 		return fmt.Errorf("closing ports of network slot %s: %w", id, err)
 	}
 	made, err := h.find(s)
@@ -93,6 +93,11 @@ func (h *Host) recycleOne(made *slot, was *Slot) {
 func (h *Host) clean(made *slot, was *Slot) error {
 	for _, i := range was.Interfaces {
 		if err := h.unplug(made, i); err != nil {
+			return err
+		}
+	}
+	if was.Metadata != (Metadata{}) {
+		if err := made.closeMetadata(); err != nil {
 			return err
 		}
 	}

@@ -25,7 +25,7 @@ func (h *Host) restore(networks []Network, slots []Slot) (gone []Slot, err error
 		}
 		known[s.ID] = true
 	}
-	if err := errors.Join(h.sweep(networks, known), h.sweepProxies(slots)); err != nil {
+	if err := errors.Join(h.sweep(networks, known), h.sweepProxies(slots), h.sweepDocuments(known)); err != nil {
 		return nil, err
 	}
 	for _, n := range networks {
@@ -43,6 +43,7 @@ func (h *Host) restore(networks []Network, slots []Slot) (gone []Slot, err error
 		}
 	}
 	h.republish()
+	h.metadataAgain()
 	if err := h.writeTable(); err != nil || len(networks) == 0 {
 		return gone, err
 	}
@@ -139,5 +140,5 @@ func (h *Host) Prune() error {
 	clear(h.networks)
 	clear(h.slots)
 	h.mu.Unlock()
-	return errors.Join(h.sweep(nil, nil), h.sweepProxies(nil), h.withdraw(), h.removeTable(), h.restoreSettings())
+	return errors.Join(h.sweep(nil, nil), h.sweepProxies(nil), h.sweepDocuments(nil), h.withdraw(), h.removeTable(), h.restoreSettings())
 }

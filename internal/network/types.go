@@ -51,6 +51,8 @@ type Slot struct {
 	Egress Egress
 	// Published is what Publish returned, set by the caller.
 	Published Published
+	// Metadata is what ServeMetadata returned, set by the caller.
+	Metadata Metadata
 }
 
 // Interface is one network card of a machine.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/micropod/micropod/internal/network/mmds"
 	"github.com/micropod/micropod/internal/network/portproxy"
 )
 
@@ -119,8 +120,8 @@ func (n *namespace) reopen(networks []Network, slots []Slot, change ...func(*Con
 	n.t.Helper()
 	c := Config{
 		Instance: n.path, RunDir: filepath.Join(filepath.Dir(n.path), "run"), NetNS: n.path,
-		Proxy: []string{"/proc/self/exe", portproxy.Verb},
-		Log:   slog.New(slog.NewTextHandler(n.t.Output(), nil)),
+		Proxy: []string{"/proc/self/exe", portproxy.Verb}, Metadata: []string{"/proc/self/exe", mmds.Verb},
+		Log: slog.New(slog.NewTextHandler(n.t.Output(), nil)),
 	}
 	for _, f := range change {
 		f(&c)

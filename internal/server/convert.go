@@ -62,6 +62,11 @@ func vmNetworkFromWire(c *v1.VMConfig) (n machine.NetworkSpec, err error) {
 	if n.Egress, err = egressFromWire(c.GetEgress()); err != nil {
 		return n, err
 	}
+	if c != nil {
+		if n.Metadata, err = metadataFromWire(c.Mmds); err != nil {
+			return n, err
+		}
+	}
 	n.Ports, err = portsFromWire(c.GetPorts())
 	return n, err
 }
@@ -92,6 +97,7 @@ func vmToWire(i machine.Info) *v1.VM {
 			LogPath:           i.Log,
 			MetricsPath:       i.Metrics,
 			Egress:            egressToWire(i.Network.Egress),
+			Mmds:              metadataToWire(i.Network.Metadata),
 		},
 		Pid:           uint32(i.PID),
 		ConsolePath:   i.ConsolePath,

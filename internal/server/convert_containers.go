@@ -125,6 +125,7 @@ func configToWire(c container.Config) *v1.ContainerConfig {
 		PublishAll:         c.Network.PublishAll,
 		Expose:             c.Network.Expose,
 		Egress:             egressToWire(c.Network.Egress),
+		Mmds:               metadataToWire(c.Network.Metadata),
 		IdleTimeoutNanos:   c.IdleTimeout.Nanoseconds(),
 	}
 }
@@ -144,14 +145,17 @@ func containerNetworkFromWire(c *v1.ContainerConfig) (n container.Network, err e
 	if n.Egress, err = egressFromWire(c.Egress); err != nil {
 		return n, err
 	}
+	if n.Metadata, err = metadataFromWire(c.Mmds); err != nil {
+		return n, err
+	}
 	n.Ports, err = portsFromWire(c.Ports)
 	n.PublishAll, n.Expose = c.PublishAll, c.Expose
 	return n, err
 }
 
 func vmFromWire(c *v1.VMConfig) (container.VM, error) {
-	if len(c.GetNetworks())+len(c.GetPorts())+len(c.GetEgress().GetRules()) > 0 {
-		return container.VM{}, &requestError{"vm", "networks, ports and egress rules are the container's, not its machine's"}
+	if len(c.GetNetworks())+len(c.GetPorts())+len(c.GetEgress().GetRules())+len(c.GetMmds()) > 0 {
+		return container.VM{}, &requestError{"vm", "networks, ports, egress rules and metadata are the container's, not its machine's"}
 	}
 	if n := c.GetVcpuCount(); n > 1<<16 {
 		return container.VM{}, &requestError{"vcpu_count", fmt.Sprintf("%d is more than 65536", n)}

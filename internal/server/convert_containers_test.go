@@ -44,12 +44,12 @@ func fillMessage(m protoreflect.Message) {
 }
 
 // addresses are what fields hold that are not any text.
-var addresses = map[protoreflect.Name]string{"rules": "deny", "ip": "10.0.0.2", "ip6": "fd00::2", "mac": "02:00:00:00:00:01", "host_ip": "127.0.0.1", "guest_mac": "02:00:00:00:00:02", "host_dev_name": "tap0", "tap_device": "tap0"}
+var addresses = map[protoreflect.Name]string{"rules": "deny", "mmds": "{}", "ip": "10.0.0.2", "ip6": "fd00::2", "mac": "02:00:00:00:00:01", "host_ip": "127.0.0.1", "guest_mac": "02:00:00:00:00:02", "host_dev_name": "tap0", "tap_device": "tap0"}
 
 // fillConfig fills all but what a container says for itself rather than for its machine.
 func fillConfig(wire *v1.ContainerConfig) {
 	fillMessage(wire.ProtoReflect())
-	wire.Vm.Networks, wire.Vm.Ports, wire.Vm.BlockDevices, wire.Vm.NetworkInterfaces, wire.Vm.Egress = nil, nil, nil, nil, nil
+	wire.Vm.Networks, wire.Vm.Ports, wire.Vm.BlockDevices, wire.Vm.NetworkInterfaces, wire.Vm.Egress, wire.Vm.Mmds = nil, nil, nil, nil, nil, nil
 	wire.Vm.RootfsPath, wire.Vm.LogPath, wire.Vm.MetricsPath = "", "", ""
 }
 

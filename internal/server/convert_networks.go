@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"net/netip"
 
+	"google.golang.org/protobuf/proto"
+
 	v1 "github.com/micropod/micropod/api/micropod/v1"
 	"github.com/micropod/micropod/internal/lan"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/network"
+	"github.com/micropod/micropod/internal/network/mmds"
 )
 
 // Bounds of what a request may list.
@@ -113,6 +116,21 @@ func egressToWire(rules []string) *v1.Egress {
 		return nil
 	}
 	return &v1.Egress{Rules: rules}
+}
+
+// metadataFromWire checks a document and gives it in its plain form; nil where none is given.
+func metadataFromWire(text *string) ([]byte, error) {
+	if text == nil {
+		return nil, nil
+	}
+	return mmds.Parse([]byte(*text))
+}
+
+func metadataToWire(document []byte) *string {
+	if document == nil {
+		return nil
+	}
+	return proto.String(string(document))
 }
 
 func portsFromWire(list []*v1.PortMapping) (ports []machine.Port, err error) {

@@ -67,7 +67,7 @@ func TestVMToWireIsWhole(t *testing.T) {
 	var info machine.Info
 	fill(reflect.ValueOf(&info).Elem())
 	info.State = machine.Running
-	info.Network = machine.NetworkSpec{Joins: make([]machine.Join, 1), Ports: make([]machine.Port, 1), Egress: []string{"deny"}}
+	info.Network = machine.NetworkSpec{Joins: make([]machine.Join, 1), Ports: make([]machine.Port, 1), Egress: []string{"deny"}, Metadata: []byte("{}")}
 	info.Joined = &machine.Joined{
 		Endpoints: []machine.Endpoint{{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/24")}}},
 		Ports:     make([]machine.Port, 1),

@@ -18,6 +18,7 @@ import (
 	"github.com/micropod/micropod/internal/lan"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/network"
+	"github.com/micropod/micropod/internal/network/mmds"
 	"github.com/micropod/micropod/internal/rootfs"
 	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/template"
@@ -58,6 +59,7 @@ var faults = []fault{
 	{"port_in_use", connect.CodeFailedPrecondition, "publish on another port of the host, or on any free one: -p CONTAINER_PORT", isA[*network.PortError]},
 	{"address_unavailable", connect.CodeFailedPrecondition, "choose another, or leave the choice to micropod", isA[*network.AddressError]},
 	{"invalid_request", connect.CodeInvalidArgument, "", either[*lan.InvalidError, *network.EgressError]},
+	{"invalid_request", connect.CodeInvalidArgument, "", isA[*mmds.DocumentError]},
 	{"name_in_use", connect.CodeAlreadyExists, "", isA[*lan.ExistsError]},
 	{"ambiguous", connect.CodeInvalidArgument, "give more digits of the id, or the name", isA[*lan.AmbiguousError]},
 	{"ambiguous", connect.CodeInvalidArgument, "give more digits of the id, or the name", either[*machine.AmbiguousError, *container.AmbiguousError]},

@@ -38,8 +38,8 @@ func enterOwnNetwork() error {
 	return unix.Exec("/proc/self/exe", os.Args, os.Environ())
 }
 
-// worldSetup gives the namespace an interface up0 as a host has one, and behind a router, which does no more than
-// forward, another host: 203.0.113.5 and 2001:db8:5::5, of the namespace "world".
+// worldSetup gives the namespace an interface up0 as a host has one, and behind a router, which gives IPv4 its own
+// address on the way out, another host: 203.0.113.5 and 2001:db8:5::5, of the namespace "world".
 const worldSetup = `
 mkdir -p /run/netns
 mount -t tmpfs netns /run/netns
@@ -53,6 +53,9 @@ ip addr add 2001:db8:2::2/64 dev up0 nodad
 ip link set up0 up
 ip route add default via 192.0.2.1
 ip -6 route add default via 2001:db8:2::1
+ip netns exec router nft add table ip nat
+ip netns exec router nft 'add chain ip nat out { type nat hook postrouting priority 100; }'
+ip netns exec router nft add rule ip nat out oifname r1 masquerade
 ip netns exec router sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 ip -n router addr add 192.0.2.1/24 dev r0
 ip -n router addr add 2001:db8:2::1/64 dev r0 nodad

@@ -757,6 +757,7 @@ type ContainerConfig struct {
 	PublishAll         bool                   `protobuf:"varint,62,opt,name=publish_all,json=publishAll,proto3" json:"publish_all,omitempty"`                     // every port that the image exposes, and expose, on free ports
 	Expose             []string               `protobuf:"bytes,63,rep,name=expose,proto3" json:"expose,omitempty"`                                                // PORT[-PORT][/tcp|udp]
 	Egress             *Egress                `protobuf:"bytes,64,opt,name=egress,proto3" json:"egress,omitempty"`                                                // where it may begin connections to; absent: everywhere
+	Mmds               *string                `protobuf:"bytes,65,opt,name=mmds,proto3,oneof" json:"mmds,omitempty"`                                              // the machine's metadata service: see VMConfig; a copy of the container begins with {}
 	IdleTimeoutNanos   int64                  `protobuf:"varint,70,opt,name=idle_timeout_nanos,json=idleTimeoutNanos,proto3" json:"idle_timeout_nanos,omitempty"` // suspend it when nobody needed it for so long, at least 1 s; 0: never
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1112,6 +1113,13 @@ func (x *ContainerConfig) GetEgress() *Egress {
 		return x.Egress
 	}
 	return nil
+}
+
+func (x *ContainerConfig) GetMmds() string {
+	if x != nil && x.Mmds != nil {
+		return *x.Mmds
+	}
+	return ""
 }
 
 func (x *ContainerConfig) GetIdleTimeoutNanos() int64 {
@@ -5051,7 +5059,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x06Device\x12\x1b\n" +
 	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
-	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\xb5\x0f\n" +
+	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"\xd7\x0f\n" +
 	"\x0fContainerConfig\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -5113,7 +5121,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\vpublish_all\x18> \x01(\bR\n" +
 	"publishAll\x12\x16\n" +
 	"\x06expose\x18? \x03(\tR\x06expose\x12+\n" +
-	"\x06egress\x18@ \x01(\v2\x13.micropod.v1.EgressR\x06egress\x12,\n" +
+	"\x06egress\x18@ \x01(\v2\x13.micropod.v1.EgressR\x06egress\x12\x17\n" +
+	"\x04mmds\x18A \x01(\tH\x00R\x04mmds\x88\x01\x01\x12,\n" +
 	"\x12idle_timeout_nanos\x18F \x01(\x03R\x10idleTimeoutNanos\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -5127,7 +5136,8 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x95\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
+	"\x05_mmds\"\x95\x01\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\rR\x06signal\x12\x1d\n" +
@@ -5711,6 +5721,7 @@ func file_micropod_v1_containers_proto_init() {
 	}
 	file_micropod_v1_images_proto_init()
 	file_micropod_v1_types_proto_init()
+	file_micropod_v1_containers_proto_msgTypes[8].OneofWrappers = []any{}
 	file_micropod_v1_containers_proto_msgTypes[12].OneofWrappers = []any{
 		(*CreateContainerResponse_Progress)(nil),
 		(*CreateContainerResponse_Container)(nil),

@@ -973,6 +973,278 @@ func (*SetEgressResponse) Descriptor() ([]byte, []int) {
 	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{18}
 }
 
+type GetMetadataRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"` // or a container's name or id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMetadataRequest) Reset() {
+	*x = GetMetadataRequest{}
+	mi := &file_micropod_v1_networks_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMetadataRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMetadataRequest) ProtoMessage() {}
+
+func (x *GetMetadataRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_networks_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMetadataRequest.ProtoReflect.Descriptor instead.
+func (*GetMetadataRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetMetadataRequest) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+type GetMetadataResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mmds          string                 `protobuf:"bytes,1,opt,name=mmds,proto3" json:"mmds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMetadataResponse) Reset() {
+	*x = GetMetadataResponse{}
+	mi := &file_micropod_v1_networks_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMetadataResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMetadataResponse) ProtoMessage() {}
+
+func (x *GetMetadataResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_networks_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMetadataResponse.ProtoReflect.Descriptor instead.
+func (*GetMetadataResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetMetadataResponse) GetMmds() string {
+	if x != nil {
+		return x.Mmds
+	}
+	return ""
+}
+
+type SetMetadataRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	Mmds          string                 `protobuf:"bytes,2,opt,name=mmds,proto3" json:"mmds,omitempty"` // a JSON object
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMetadataRequest) Reset() {
+	*x = SetMetadataRequest{}
+	mi := &file_micropod_v1_networks_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMetadataRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMetadataRequest) ProtoMessage() {}
+
+func (x *SetMetadataRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_networks_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMetadataRequest.ProtoReflect.Descriptor instead.
+func (*SetMetadataRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SetMetadataRequest) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *SetMetadataRequest) GetMmds() string {
+	if x != nil {
+		return x.Mmds
+	}
+	return ""
+}
+
+type SetMetadataResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMetadataResponse) Reset() {
+	*x = SetMetadataResponse{}
+	mi := &file_micropod_v1_networks_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMetadataResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMetadataResponse) ProtoMessage() {}
+
+func (x *SetMetadataResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_networks_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMetadataResponse.ProtoReflect.Descriptor instead.
+func (*SetMetadataResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{22}
+}
+
+type PatchMetadataRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VmId          string                 `protobuf:"bytes,1,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	Patch         string                 `protobuf:"bytes,2,opt,name=patch,proto3" json:"patch,omitempty"` // a JSON object
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PatchMetadataRequest) Reset() {
+	*x = PatchMetadataRequest{}
+	mi := &file_micropod_v1_networks_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PatchMetadataRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PatchMetadataRequest) ProtoMessage() {}
+
+func (x *PatchMetadataRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_networks_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PatchMetadataRequest.ProtoReflect.Descriptor instead.
+func (*PatchMetadataRequest) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PatchMetadataRequest) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *PatchMetadataRequest) GetPatch() string {
+	if x != nil {
+		return x.Patch
+	}
+	return ""
+}
+
+type PatchMetadataResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mmds          string                 `protobuf:"bytes,1,opt,name=mmds,proto3" json:"mmds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PatchMetadataResponse) Reset() {
+	*x = PatchMetadataResponse{}
+	mi := &file_micropod_v1_networks_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PatchMetadataResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PatchMetadataResponse) ProtoMessage() {}
+
+func (x *PatchMetadataResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_micropod_v1_networks_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PatchMetadataResponse.ProtoReflect.Descriptor instead.
+func (*PatchMetadataResponse) Descriptor() ([]byte, []int) {
+	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PatchMetadataResponse) GetMmds() string {
+	if x != nil {
+		return x.Mmds
+	}
+	return ""
+}
+
 var File_micropod_v1_networks_proto protoreflect.FileDescriptor
 
 const file_micropod_v1_networks_proto_rawDesc = "" +
@@ -1039,7 +1311,20 @@ const file_micropod_v1_networks_proto_rawDesc = "" +
 	"\x10SetEgressRequest\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12+\n" +
 	"\x06egress\x18\x02 \x01(\v2\x13.micropod.v1.EgressR\x06egress\"\x13\n" +
-	"\x11SetEgressResponse2\x8e\x05\n" +
+	"\x11SetEgressResponse\")\n" +
+	"\x12GetMetadataRequest\x12\x13\n" +
+	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\")\n" +
+	"\x13GetMetadataResponse\x12\x12\n" +
+	"\x04mmds\x18\x01 \x01(\tR\x04mmds\"=\n" +
+	"\x12SetMetadataRequest\x12\x13\n" +
+	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x12\n" +
+	"\x04mmds\x18\x02 \x01(\tR\x04mmds\"\x15\n" +
+	"\x13SetMetadataResponse\"A\n" +
+	"\x14PatchMetadataRequest\x12\x13\n" +
+	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x14\n" +
+	"\x05patch\x18\x02 \x01(\tR\x05patch\"+\n" +
+	"\x15PatchMetadataResponse\x12\x12\n" +
+	"\x04mmds\x18\x01 \x01(\tR\x04mmds2\x8a\a\n" +
 	"\bNetworks\x12O\n" +
 	"\x06Create\x12!.micropod.v1.CreateNetworkRequest\x1a\".micropod.v1.CreateNetworkResponse\x12F\n" +
 	"\x03Get\x12\x1e.micropod.v1.GetNetworkRequest\x1a\x1f.micropod.v1.GetNetworkResponse\x12K\n" +
@@ -1049,7 +1334,10 @@ const file_micropod_v1_networks_proto_rawDesc = "" +
 	"\aConnect\x12\".micropod.v1.ConnectNetworkRequest\x1a#.micropod.v1.ConnectNetworkResponse\x12[\n" +
 	"\n" +
 	"Disconnect\x12%.micropod.v1.DisconnectNetworkRequest\x1a&.micropod.v1.DisconnectNetworkResponse\x12J\n" +
-	"\tSetEgress\x12\x1d.micropod.v1.SetEgressRequest\x1a\x1e.micropod.v1.SetEgressResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
+	"\tSetEgress\x12\x1d.micropod.v1.SetEgressRequest\x1a\x1e.micropod.v1.SetEgressResponse\x12P\n" +
+	"\vGetMetadata\x12\x1f.micropod.v1.GetMetadataRequest\x1a .micropod.v1.GetMetadataResponse\x12P\n" +
+	"\vSetMetadata\x12\x1f.micropod.v1.SetMetadataRequest\x1a .micropod.v1.SetMetadataResponse\x12V\n" +
+	"\rPatchMetadata\x12!.micropod.v1.PatchMetadataRequest\x1a\".micropod.v1.PatchMetadataResponseB9Z7github.com/micropod/micropod/api/micropod/v1;micropodv1b\x06proto3"
 
 var (
 	file_micropod_v1_networks_proto_rawDescOnce sync.Once
@@ -1063,7 +1351,7 @@ func file_micropod_v1_networks_proto_rawDescGZIP() []byte {
 	return file_micropod_v1_networks_proto_rawDescData
 }
 
-var file_micropod_v1_networks_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_micropod_v1_networks_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_micropod_v1_networks_proto_goTypes = []any{
 	(*Subnet)(nil),                    // 0: micropod.v1.Subnet
 	(*Network)(nil),                   // 1: micropod.v1.Network
@@ -1084,30 +1372,36 @@ var file_micropod_v1_networks_proto_goTypes = []any{
 	(*DisconnectNetworkResponse)(nil), // 16: micropod.v1.DisconnectNetworkResponse
 	(*SetEgressRequest)(nil),          // 17: micropod.v1.SetEgressRequest
 	(*SetEgressResponse)(nil),         // 18: micropod.v1.SetEgressResponse
-	nil,                               // 19: micropod.v1.Network.LabelsEntry
-	nil,                               // 20: micropod.v1.CreateNetworkRequest.LabelsEntry
-	nil,                               // 21: micropod.v1.ListNetworksRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),     // 22: google.protobuf.Timestamp
-	(*NetworkEndpoint)(nil),           // 23: micropod.v1.NetworkEndpoint
-	(*NetworkJoin)(nil),               // 24: micropod.v1.NetworkJoin
-	(*Egress)(nil),                    // 25: micropod.v1.Egress
+	(*GetMetadataRequest)(nil),        // 19: micropod.v1.GetMetadataRequest
+	(*GetMetadataResponse)(nil),       // 20: micropod.v1.GetMetadataResponse
+	(*SetMetadataRequest)(nil),        // 21: micropod.v1.SetMetadataRequest
+	(*SetMetadataResponse)(nil),       // 22: micropod.v1.SetMetadataResponse
+	(*PatchMetadataRequest)(nil),      // 23: micropod.v1.PatchMetadataRequest
+	(*PatchMetadataResponse)(nil),     // 24: micropod.v1.PatchMetadataResponse
+	nil,                               // 25: micropod.v1.Network.LabelsEntry
+	nil,                               // 26: micropod.v1.CreateNetworkRequest.LabelsEntry
+	nil,                               // 27: micropod.v1.ListNetworksRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
+	(*NetworkEndpoint)(nil),           // 29: micropod.v1.NetworkEndpoint
+	(*NetworkJoin)(nil),               // 30: micropod.v1.NetworkJoin
+	(*Egress)(nil),                    // 31: micropod.v1.Egress
 }
 var file_micropod_v1_networks_proto_depIdxs = []int32{
 	0,  // 0: micropod.v1.Network.subnets:type_name -> micropod.v1.Subnet
-	19, // 1: micropod.v1.Network.labels:type_name -> micropod.v1.Network.LabelsEntry
-	22, // 2: micropod.v1.Network.created_at:type_name -> google.protobuf.Timestamp
+	25, // 1: micropod.v1.Network.labels:type_name -> micropod.v1.Network.LabelsEntry
+	28, // 2: micropod.v1.Network.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 3: micropod.v1.Network.members:type_name -> micropod.v1.NetworkMember
-	23, // 4: micropod.v1.NetworkMember.endpoint:type_name -> micropod.v1.NetworkEndpoint
+	29, // 4: micropod.v1.NetworkMember.endpoint:type_name -> micropod.v1.NetworkEndpoint
 	0,  // 5: micropod.v1.CreateNetworkRequest.subnets:type_name -> micropod.v1.Subnet
-	20, // 6: micropod.v1.CreateNetworkRequest.labels:type_name -> micropod.v1.CreateNetworkRequest.LabelsEntry
+	26, // 6: micropod.v1.CreateNetworkRequest.labels:type_name -> micropod.v1.CreateNetworkRequest.LabelsEntry
 	1,  // 7: micropod.v1.CreateNetworkResponse.network:type_name -> micropod.v1.Network
 	1,  // 8: micropod.v1.GetNetworkResponse.network:type_name -> micropod.v1.Network
-	21, // 9: micropod.v1.ListNetworksRequest.labels:type_name -> micropod.v1.ListNetworksRequest.LabelsEntry
+	27, // 9: micropod.v1.ListNetworksRequest.labels:type_name -> micropod.v1.ListNetworksRequest.LabelsEntry
 	1,  // 10: micropod.v1.ListNetworksResponse.networks:type_name -> micropod.v1.Network
 	1,  // 11: micropod.v1.RemoveNetworkResponse.network:type_name -> micropod.v1.Network
 	1,  // 12: micropod.v1.PruneNetworksResponse.networks:type_name -> micropod.v1.Network
-	24, // 13: micropod.v1.ConnectNetworkRequest.join:type_name -> micropod.v1.NetworkJoin
-	25, // 14: micropod.v1.SetEgressRequest.egress:type_name -> micropod.v1.Egress
+	30, // 13: micropod.v1.ConnectNetworkRequest.join:type_name -> micropod.v1.NetworkJoin
+	31, // 14: micropod.v1.SetEgressRequest.egress:type_name -> micropod.v1.Egress
 	3,  // 15: micropod.v1.Networks.Create:input_type -> micropod.v1.CreateNetworkRequest
 	5,  // 16: micropod.v1.Networks.Get:input_type -> micropod.v1.GetNetworkRequest
 	7,  // 17: micropod.v1.Networks.List:input_type -> micropod.v1.ListNetworksRequest
@@ -1116,16 +1410,22 @@ var file_micropod_v1_networks_proto_depIdxs = []int32{
 	13, // 20: micropod.v1.Networks.Connect:input_type -> micropod.v1.ConnectNetworkRequest
 	15, // 21: micropod.v1.Networks.Disconnect:input_type -> micropod.v1.DisconnectNetworkRequest
 	17, // 22: micropod.v1.Networks.SetEgress:input_type -> micropod.v1.SetEgressRequest
-	4,  // 23: micropod.v1.Networks.Create:output_type -> micropod.v1.CreateNetworkResponse
-	6,  // 24: micropod.v1.Networks.Get:output_type -> micropod.v1.GetNetworkResponse
-	8,  // 25: micropod.v1.Networks.List:output_type -> micropod.v1.ListNetworksResponse
-	10, // 26: micropod.v1.Networks.Remove:output_type -> micropod.v1.RemoveNetworkResponse
-	12, // 27: micropod.v1.Networks.Prune:output_type -> micropod.v1.PruneNetworksResponse
-	14, // 28: micropod.v1.Networks.Connect:output_type -> micropod.v1.ConnectNetworkResponse
-	16, // 29: micropod.v1.Networks.Disconnect:output_type -> micropod.v1.DisconnectNetworkResponse
-	18, // 30: micropod.v1.Networks.SetEgress:output_type -> micropod.v1.SetEgressResponse
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
+	19, // 23: micropod.v1.Networks.GetMetadata:input_type -> micropod.v1.GetMetadataRequest
+	21, // 24: micropod.v1.Networks.SetMetadata:input_type -> micropod.v1.SetMetadataRequest
+	23, // 25: micropod.v1.Networks.PatchMetadata:input_type -> micropod.v1.PatchMetadataRequest
+	4,  // 26: micropod.v1.Networks.Create:output_type -> micropod.v1.CreateNetworkResponse
+	6,  // 27: micropod.v1.Networks.Get:output_type -> micropod.v1.GetNetworkResponse
+	8,  // 28: micropod.v1.Networks.List:output_type -> micropod.v1.ListNetworksResponse
+	10, // 29: micropod.v1.Networks.Remove:output_type -> micropod.v1.RemoveNetworkResponse
+	12, // 30: micropod.v1.Networks.Prune:output_type -> micropod.v1.PruneNetworksResponse
+	14, // 31: micropod.v1.Networks.Connect:output_type -> micropod.v1.ConnectNetworkResponse
+	16, // 32: micropod.v1.Networks.Disconnect:output_type -> micropod.v1.DisconnectNetworkResponse
+	18, // 33: micropod.v1.Networks.SetEgress:output_type -> micropod.v1.SetEgressResponse
+	20, // 34: micropod.v1.Networks.GetMetadata:output_type -> micropod.v1.GetMetadataResponse
+	22, // 35: micropod.v1.Networks.SetMetadata:output_type -> micropod.v1.SetMetadataResponse
+	24, // 36: micropod.v1.Networks.PatchMetadata:output_type -> micropod.v1.PatchMetadataResponse
+	26, // [26:37] is the sub-list for method output_type
+	15, // [15:26] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -1143,7 +1443,7 @@ func file_micropod_v1_networks_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_micropod_v1_networks_proto_rawDesc), len(file_micropod_v1_networks_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -968,8 +968,10 @@ type VMConfig struct {
 	Networks          []*NetworkJoin      `protobuf:"bytes,20,rep,name=networks,proto3" json:"networks,omitempty"`                          // none given: the default network
 	Ports             []*PortMapping      `protobuf:"bytes,21,rep,name=ports,proto3" json:"ports,omitempty"`
 	Egress            *Egress             `protobuf:"bytes,22,opt,name=egress,proto3" json:"egress,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The metadata service at 169.254.169.254, in the way of Firecracker's, version 2: a JSON object of at most 51200 bytes.
+	Mmds          *string `protobuf:"bytes,23,opt,name=mmds,proto3,oneof" json:"mmds,omitempty"` // absent: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VMConfig) Reset() {
@@ -1119,6 +1121,13 @@ func (x *VMConfig) GetEgress() *Egress {
 		return x.Egress
 	}
 	return nil
+}
+
+func (x *VMConfig) GetMmds() string {
+	if x != nil && x.Mmds != nil {
+		return *x.Mmds
+	}
+	return ""
 }
 
 type VM struct {
@@ -1491,7 +1500,7 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\n" +
 	"tap_device\x18\x04 \x01(\tR\ttapDevice\x12@\n" +
 	"\x0frx_rate_limiter\x18\x05 \x01(\v2\x18.micropod.v1.RateLimiterR\rrxRateLimiter\x12@\n" +
-	"\x0ftx_rate_limiter\x18\x06 \x01(\v2\x18.micropod.v1.RateLimiterR\rtxRateLimiter\"\x87\a\n" +
+	"\x0ftx_rate_limiter\x18\x06 \x01(\v2\x18.micropod.v1.RateLimiterR\rtxRateLimiter\"\xa9\a\n" +
 	"\bVMConfig\x12\x1d\n" +
 	"\n" +
 	"vcpu_count\x18\x01 \x01(\rR\tvcpuCount\x12 \n" +
@@ -1514,13 +1523,15 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\fmetrics_path\x18\x0e \x01(\tR\vmetricsPath\x124\n" +
 	"\bnetworks\x18\x14 \x03(\v2\x18.micropod.v1.NetworkJoinR\bnetworks\x12.\n" +
 	"\x05ports\x18\x15 \x03(\v2\x18.micropod.v1.PortMappingR\x05ports\x12+\n" +
-	"\x06egress\x18\x16 \x01(\v2\x13.micropod.v1.EgressR\x06egress\x1a9\n" +
+	"\x06egress\x18\x16 \x01(\v2\x13.micropod.v1.EgressR\x06egress\x12\x17\n" +
+	"\x04mmds\x18\x17 \x01(\tH\x00R\x04mmds\x88\x01\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc1\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
+	"\x05_mmds\"\xc1\b\n" +
 	"\x02VM\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12*\n" +
@@ -1654,6 +1665,7 @@ func file_micropod_v1_types_proto_init() {
 	if File_micropod_v1_types_proto != nil {
 		return
 	}
+	file_micropod_v1_types_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -52,6 +52,12 @@ const (
 	NetworksDisconnectProcedure = "/micropod.v1.Networks/Disconnect"
 	// NetworksSetEgressProcedure is the fully-qualified name of the Networks's SetEgress RPC.
 	NetworksSetEgressProcedure = "/micropod.v1.Networks/SetEgress"
+	// NetworksGetMetadataProcedure is the fully-qualified name of the Networks's GetMetadata RPC.
+	NetworksGetMetadataProcedure = "/micropod.v1.Networks/GetMetadata"
+	// NetworksSetMetadataProcedure is the fully-qualified name of the Networks's SetMetadata RPC.
+	NetworksSetMetadataProcedure = "/micropod.v1.Networks/SetMetadata"
+	// NetworksPatchMetadataProcedure is the fully-qualified name of the Networks's PatchMetadata RPC.
+	NetworksPatchMetadataProcedure = "/micropod.v1.Networks/PatchMetadata"
 )
 
 // NetworksClient is a client for the micropod.v1.Networks service.
@@ -69,6 +75,11 @@ type NetworksClient interface {
 	// SetEgress changes where a machine may begin connections to, at once and for its next starts. Connections that it
 	// may not have any more are cut, others go on.
 	SetEgress(context.Context, *connect.Request[v1.SetEgressRequest]) (*connect.Response[v1.SetEgressResponse], error)
+	// GetMetadata gives what a machine's metadata service answers from; SetMetadata replaces it, PatchMetadata changes what the
+	// patch names (RFC 7396). The guest sees it at once.
+	GetMetadata(context.Context, *connect.Request[v1.GetMetadataRequest]) (*connect.Response[v1.GetMetadataResponse], error)
+	SetMetadata(context.Context, *connect.Request[v1.SetMetadataRequest]) (*connect.Response[v1.SetMetadataResponse], error)
+	PatchMetadata(context.Context, *connect.Request[v1.PatchMetadataRequest]) (*connect.Response[v1.PatchMetadataResponse], error)
 }
 
 // NewNetworksClient constructs a client for the micropod.v1.Networks service. By default, it uses
@@ -130,19 +141,40 @@ func NewNetworksClient(httpClient connect.HTTPClient, baseURL string, opts ...co
 			connect.WithSchema(networksMethods.ByName("SetEgress")),
 			connect.WithClientOptions(opts...),
 		),
+		getMetadata: connect.NewClient[v1.GetMetadataRequest, v1.GetMetadataResponse](
+			httpClient,
+			baseURL+NetworksGetMetadataProcedure,
+			connect.WithSchema(networksMethods.ByName("GetMetadata")),
+			connect.WithClientOptions(opts...),
+		),
+		setMetadata: connect.NewClient[v1.SetMetadataRequest, v1.SetMetadataResponse](
+			httpClient,
+			baseURL+NetworksSetMetadataProcedure,
+			connect.WithSchema(networksMethods.ByName("SetMetadata")),
+			connect.WithClientOptions(opts...),
+		),
+		patchMetadata: connect.NewClient[v1.PatchMetadataRequest, v1.PatchMetadataResponse](
+			httpClient,
+			baseURL+NetworksPatchMetadataProcedure,
+			connect.WithSchema(networksMethods.ByName("PatchMetadata")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // networksClient implements NetworksClient.
 type networksClient struct {
-	create     *connect.Client[v1.CreateNetworkRequest, v1.CreateNetworkResponse]
-	get        *connect.Client[v1.GetNetworkRequest, v1.GetNetworkResponse]
-	list       *connect.Client[v1.ListNetworksRequest, v1.ListNetworksResponse]
-	remove     *connect.Client[v1.RemoveNetworkRequest, v1.RemoveNetworkResponse]
-	prune      *connect.Client[v1.PruneNetworksRequest, v1.PruneNetworksResponse]
-	connect    *connect.Client[v1.ConnectNetworkRequest, v1.ConnectNetworkResponse]
-	disconnect *connect.Client[v1.DisconnectNetworkRequest, v1.DisconnectNetworkResponse]
-	setEgress  *connect.Client[v1.SetEgressRequest, v1.SetEgressResponse]
+	create        *connect.Client[v1.CreateNetworkRequest, v1.CreateNetworkResponse]
+	get           *connect.Client[v1.GetNetworkRequest, v1.GetNetworkResponse]
+	list          *connect.Client[v1.ListNetworksRequest, v1.ListNetworksResponse]
+	remove        *connect.Client[v1.RemoveNetworkRequest, v1.RemoveNetworkResponse]
+	prune         *connect.Client[v1.PruneNetworksRequest, v1.PruneNetworksResponse]
+	connect       *connect.Client[v1.ConnectNetworkRequest, v1.ConnectNetworkResponse]
+	disconnect    *connect.Client[v1.DisconnectNetworkRequest, v1.DisconnectNetworkResponse]
+	setEgress     *connect.Client[v1.SetEgressRequest, v1.SetEgressResponse]
+	getMetadata   *connect.Client[v1.GetMetadataRequest, v1.GetMetadataResponse]
+	setMetadata   *connect.Client[v1.SetMetadataRequest, v1.SetMetadataResponse]
+	patchMetadata *connect.Client[v1.PatchMetadataRequest, v1.PatchMetadataResponse]
 }
 
 // Create calls micropod.v1.Networks.Create.
@@ -185,6 +217,21 @@ func (c *networksClient) SetEgress(ctx context.Context, req *connect.Request[v1.
 	return c.setEgress.CallUnary(ctx, req)
 }
 
+// GetMetadata calls micropod.v1.Networks.GetMetadata.
+func (c *networksClient) GetMetadata(ctx context.Context, req *connect.Request[v1.GetMetadataRequest]) (*connect.Response[v1.GetMetadataResponse], error) {
+	return c.getMetadata.CallUnary(ctx, req)
+}
+
+// SetMetadata calls micropod.v1.Networks.SetMetadata.
+func (c *networksClient) SetMetadata(ctx context.Context, req *connect.Request[v1.SetMetadataRequest]) (*connect.Response[v1.SetMetadataResponse], error) {
+	return c.setMetadata.CallUnary(ctx, req)
+}
+
+// PatchMetadata calls micropod.v1.Networks.PatchMetadata.
+func (c *networksClient) PatchMetadata(ctx context.Context, req *connect.Request[v1.PatchMetadataRequest]) (*connect.Response[v1.PatchMetadataResponse], error) {
+	return c.patchMetadata.CallUnary(ctx, req)
+}
+
 // NetworksHandler is an implementation of the micropod.v1.Networks service.
 type NetworksHandler interface {
 	Create(context.Context, *connect.Request[v1.CreateNetworkRequest]) (*connect.Response[v1.CreateNetworkResponse], error)
@@ -200,6 +247,11 @@ type NetworksHandler interface {
 	// SetEgress changes where a machine may begin connections to, at once and for its next starts. Connections that it
 	// may not have any more are cut, others go on.
 	SetEgress(context.Context, *connect.Request[v1.SetEgressRequest]) (*connect.Response[v1.SetEgressResponse], error)
+	// GetMetadata gives what a machine's metadata service answers from; SetMetadata replaces it, PatchMetadata changes what the
+	// patch names (RFC 7396). The guest sees it at once.
+	GetMetadata(context.Context, *connect.Request[v1.GetMetadataRequest]) (*connect.Response[v1.GetMetadataResponse], error)
+	SetMetadata(context.Context, *connect.Request[v1.SetMetadataRequest]) (*connect.Response[v1.SetMetadataResponse], error)
+	PatchMetadata(context.Context, *connect.Request[v1.PatchMetadataRequest]) (*connect.Response[v1.PatchMetadataResponse], error)
 }
 
 // NewNetworksHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -257,6 +309,24 @@ func NewNetworksHandler(svc NetworksHandler, opts ...connect.HandlerOption) (str
 		connect.WithSchema(networksMethods.ByName("SetEgress")),
 		connect.WithHandlerOptions(opts...),
 	)
+	networksGetMetadataHandler := connect.NewUnaryHandler(
+		NetworksGetMetadataProcedure,
+		svc.GetMetadata,
+		connect.WithSchema(networksMethods.ByName("GetMetadata")),
+		connect.WithHandlerOptions(opts...),
+	)
+	networksSetMetadataHandler := connect.NewUnaryHandler(
+		NetworksSetMetadataProcedure,
+		svc.SetMetadata,
+		connect.WithSchema(networksMethods.ByName("SetMetadata")),
+		connect.WithHandlerOptions(opts...),
+	)
+	networksPatchMetadataHandler := connect.NewUnaryHandler(
+		NetworksPatchMetadataProcedure,
+		svc.PatchMetadata,
+		connect.WithSchema(networksMethods.ByName("PatchMetadata")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/micropod.v1.Networks/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case NetworksCreateProcedure:
@@ -275,6 +345,12 @@ func NewNetworksHandler(svc NetworksHandler, opts ...connect.HandlerOption) (str
 			networksDisconnectHandler.ServeHTTP(w, r)
 		case NetworksSetEgressProcedure:
 			networksSetEgressHandler.ServeHTTP(w, r)
+		case NetworksGetMetadataProcedure:
+			networksGetMetadataHandler.ServeHTTP(w, r)
+		case NetworksSetMetadataProcedure:
+			networksSetMetadataHandler.ServeHTTP(w, r)
+		case NetworksPatchMetadataProcedure:
+			networksPatchMetadataHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -314,4 +390,16 @@ func (UnimplementedNetworksHandler) Disconnect(context.Context, *connect.Request
 
 func (UnimplementedNetworksHandler) SetEgress(context.Context, *connect.Request[v1.SetEgressRequest]) (*connect.Response[v1.SetEgressResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Networks.SetEgress is not implemented"))
+}
+
+func (UnimplementedNetworksHandler) GetMetadata(context.Context, *connect.Request[v1.GetMetadataRequest]) (*connect.Response[v1.GetMetadataResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Networks.GetMetadata is not implemented"))
+}
+
+func (UnimplementedNetworksHandler) SetMetadata(context.Context, *connect.Request[v1.SetMetadataRequest]) (*connect.Response[v1.SetMetadataResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Networks.SetMetadata is not implemented"))
+}
+
+func (UnimplementedNetworksHandler) PatchMetadata(context.Context, *connect.Request[v1.PatchMetadataRequest]) (*connect.Response[v1.PatchMetadataResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("micropod.v1.Networks.PatchMetadata is not implemented"))
 }
