@@ -139,6 +139,9 @@ func (s *Service) info(l *lan) Info {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, p := range s.members {
+		if p.Ready {
+			continue
+		}
 		for _, e := range s.endpoints(p) {
 			if e.NetworkID == n.ID {
 				i.Members = append(i.Members, Member{Machine: p.Machine, Endpoint: e})
@@ -166,7 +169,7 @@ func (s *Service) remove(l *lan) error {
 	}
 	if err := s.host.DeleteNetwork(l.Network.ID); err != nil {
 		if errors.Is(err, network.ErrNetworkInUse) { // by a machine that is just joining
-			return &InUseError{Name: l.Network.Name, Machines: []string{"one that is starting"}}
+			return &InUseError{Name: l.Network.Name, Machines: []string{"one that is starting or kept ready"}}
 		}
 		return err
 	}

@@ -34,6 +34,8 @@ type place struct {
 	Aliases   map[string][]string
 	Names     []string
 	Resolvers []netip.AddrPort // in place of the host's
+	// Ready is set while the machine is kept ready: nobody's yet, and not listed.
+	Ready bool `json:",omitempty"`
 }
 
 // Info is a network as it is now. It is a copy; its maps must not be changed.

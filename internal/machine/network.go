@@ -25,6 +25,9 @@ type Network interface {
 	NICs() int
 	// Attach makes the machine's place in its networks, published ports included. On error nothing is left.
 	Attach(ctx context.Context, r AttachRequest) (*Joined, error)
+	// HandOver gives the place of machine from, which was attached with Ready and joins the same networks, to r's
+	// machine, with its names and published ports. On error from still has it.
+	HandOver(ctx context.Context, from string, r AttachRequest) (*Joined, error)
 	// Detach frees all that Attach made. A machine that has nothing is no error.
 	Detach(ctx context.Context, id string) error
 	// Joined is what Attach made, or nil.
@@ -86,6 +89,8 @@ type Port struct {
 type AttachRequest struct {
 	ID       string
 	UID, GID int // of the VMM
+	// Ready tells of a machine that is kept ready: it is hidden from lists until HandOver.
+	Ready bool
 	NetworkSpec
 }
 
@@ -135,6 +140,9 @@ func (noNetwork) NICs() int { return 0 }
 func (noNetwork) Attach(context.Context, AttachRequest) (*Joined, error) {
 	return nil, errNoNetwork
 }
+func (noNetwork) HandOver(context.Context, string, AttachRequest) (*Joined, error) {
+	return nil, errNoNetwork
+}
 func (noNetwork) Detach(context.Context, string) error { return nil }
 func (noNetwork) Joined(string) *Joined                { return nil }
 func (noNetwork) Connect(context.Context, string, Join) (Endpoint, error) {
@@ -153,9 +161,13 @@ func (b *boot) join(ctx context.Context) (err error) {
 		return nil
 	}
 	b.undo.Add("leaving the networks", func(ctx context.Context) error { return b.s.Network.Detach(ctx, b.id) })
-	uid := b.record().UID
-	b.joined, err = b.s.Network.Attach(ctx, AttachRequest{ID: b.id, UID: uid, GID: uid, NetworkSpec: b.spec.Network})
+	b.joined, err = b.s.Network.Attach(ctx, b.attachRequest())
 	return err
+}
+
+func (b *boot) attachRequest() AttachRequest {
+	uid := b.record().UID
+	return AttachRequest{ID: b.id, UID: uid, GID: uid, Ready: b.hidden, NetworkSpec: b.spec.Network}
 }
 
 // ownNetNS is the daemon's network namespace, in which a VMM runs that no network is joined to.

@@ -4,6 +4,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,9 @@ import (
 // poolMemory, at least Pool.Min for the shape that was started last, and no more than Pool.Max, nor than
 // fit into Pool.Bytes, of all shapes together. A shape that was not started for poolMemory has none.
 //
-// Machines that are joined to networks are not taken from the pool: a VMM cannot change its network namespace.
+// A machine of the pool that is to have a network has joined the default one ahead, with an address and a hardware
+// address of its own, and hands its place on: a VMM cannot change its network namespace. Machines that join others, or ask for addresses,
+// are not taken from the pool.
 
 const (
 	poolBurst  = 2 * time.Second  // about what it takes to make two machines beside other work
@@ -70,11 +73,29 @@ type poolShape struct {
 }
 
 // poolKey names the shape of a spec; empty for one that the pool cannot serve.
-func poolKey(s Spec) string {
-	if !s.usual() || s.Image == "" || len(s.Network.Joins) > 0 || !s.DiskLimit.IsZero() || s.Log != "" || s.Metrics != "" {
+func (s *Service) poolKey(spec Spec) string {
+	joins := spec.Network.Joins
+	if !spec.usual() || spec.Image == "" || len(joins) > 1 || !spec.DiskLimit.IsZero() ||
+		spec.Log != "" || spec.Metrics != "" || len(spec.Network.Egress) > 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s %d %d %s", s.Engine, s.VCPUs, s.Memory, s.Image)
+	network := ""
+	for _, j := range joins {
+		if network = j.Network; network != cmp.Or(s.DefaultNetwork, DefaultNetwork) || len(j.Addrs) > 0 || len(j.MAC) > 0 || j.Limits != (RateLimits{}) {
+			return ""
+		}
+	}
+	return fmt.Sprintf("%s %d %d %s %s", spec.Engine, spec.VCPUs, spec.Memory, network, spec.Image)
+}
+
+// poolSpec is what a machine of the pool is made of for starts like this one.
+func poolSpec(s Spec) Spec {
+	s.ID, s.Name, s.Hostname, s.Labels, s.Annotations = "", "", "", nil, nil
+	s.Network = NetworkSpec{None: s.Network.None, Joins: slices.Clone(s.Network.Joins)}
+	for i := range s.Network.Joins {
+		s.Network.Joins[i].Aliases = nil
+	}
+	return s
 }
 
 // Expect notes that a container was started in the machine, and that more may be of the same kind: warm is a
@@ -85,7 +106,7 @@ func (s *Service) Expect(id string, warm func() *agentv1.StartContainerRequest) 
 		return
 	}
 	spec := m.record().Spec
-	key := poolKey(spec)
+	key := s.poolKey(spec)
 	if key == "" {
 		return
 	}
@@ -100,8 +121,7 @@ func (s *Service) Expect(id string, warm func() *agentv1.StartContainerRequest) 
 		if s.pool.shapes == nil {
 			s.pool.shapes = map[string]*poolShape{}
 		}
-		spec.ID, spec.Name, spec.Hostname, spec.Labels, spec.Annotations = "", "", "", nil, nil
-		shape = &poolShape{spec: spec, warm: warm()}
+		shape = &poolShape{spec: poolSpec(spec), warm: warm()}
 		s.pool.shapes[key] = shape
 	}
 	shape.starts = append(shape.starts, now)
@@ -293,7 +313,7 @@ func (m *machine) discard() error {
 
 // take gives a machine of the pool that runs, or nil.
 func (s *Service) take(spec Spec) *machine {
-	key := poolKey(spec)
+	key := s.poolKey(spec)
 	if s.Pool.Max <= 0 || key == "" {
 		return nil
 	}

@@ -28,6 +28,7 @@ func (b *boot) fromPool(ctx context.Context) bool {
 	failed, err := carryOut(ctx,
 		step{"taking a machine of the pool", func(ctx context.Context) error { return b.become(ctx, donor) }},
 		step{"giving it its disk", b.swapDisk},
+		step{"giving it its place in the networks", func(ctx context.Context) error { return b.takePlace(ctx, donor.id) }},
 		step{"identifying the machine to its agent", b.identify},
 		step{"recording the machine as running", b.done},
 	)
@@ -84,6 +85,18 @@ func (b *boot) swapDisk(ctx context.Context) error {
 		return err
 	}
 	return os.RemoveAll(b.s.diskDir(b.record().Body))
+}
+
+// takePlace has the machine go on in the donor's networks.
+func (b *boot) takePlace(ctx context.Context, donor string) (err error) {
+	if len(b.spec.Network.Joins) == 0 {
+		return nil
+	}
+	b.undo.Add("leaving the networks", func(ctx context.Context) error {
+		return errors.Join(b.s.Network.Detach(ctx, b.id), b.s.Network.Detach(ctx, donor))
+	})
+	b.joined, err = b.s.Network.HandOver(ctx, donor, b.attachRequest())
+	return err
 }
 
 // giveUpBody takes back what fromPool did.

@@ -103,6 +103,20 @@ func (b *Bucket[T]) Delete(key string) error {
 	return nil
 }
 
+// Move stores v under key to and removes the record at key from, in one transaction.
+func (b *Bucket[T]) Move(from, to string, v T) error {
+	err := b.db.update(func(tx *bolt.Tx) error {
+		if err := b.put(tx, to, v); err != nil {
+			return err
+		}
+		return tx.Bucket(b.name).Delete([]byte(from))
+	})
+	if err != nil {
+		return fmt.Errorf("moving %s %q to %q: %w", b.name, from, to, err)
+	}
+	return nil
+}
+
 // All reads every record, by key; beside them those that cannot be read.
 func (b *Bucket[T]) All() (map[string]T, []*Unreadable, error) {
 	all := make(map[string]T)

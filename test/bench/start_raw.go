@@ -29,7 +29,10 @@ type rawClone struct {
 	n      atomic.Int64
 }
 
-const rawMemory = 512 << 20
+const (
+	rawMemory  = 512 << 20
+	rawSettled = 500 // bytes that the guest writes before it is saved: some two seconds
+)
 
 // newRawClone boots the guest and saves it, the way that QEMU's own documentation shows: x-ignore-shared, stop, migrate.
 func newRawClone(ctx context.Context, raw *rawBoot) (*rawClone, error) {
@@ -43,8 +46,11 @@ func newRawClone(ctx context.Context, raw *rawBoot) (*rawClone, error) {
 		return nil, err
 	}
 	defer q.end()
-	if err := q.first('.'); err != nil {
-		return nil, err
+	// What the guest's kernel puts off at boot would be done anew after each restore, for half a second.
+	for range rawSettled {
+		if err := q.first('.'); err != nil {
+			return nil, err
+		}
 	}
 	for _, command := range []string{
 		`{"execute":"migrate-set-capabilities","arguments":{"capabilities":[{"capability":"x-ignore-shared","state":true}]}}`,

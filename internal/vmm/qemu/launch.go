@@ -242,7 +242,7 @@ func (e *Engine) spawn(ctx context.Context, l *launch, m *machine, files *inheri
 	if err != nil {
 		return err
 	}
-	p, err := spawn(e.binary, l.args(), l.config, files.files, m.output.Writer, groups)
+	p, err := spawn(e.binary, l.args(), l.config, files.files, m.output.Writer, groups, l.accel == AccelTCG)
 	if err != nil {
 		return &vmm.StartError{Step: step, Err: err}
 	}

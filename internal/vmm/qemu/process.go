@@ -16,8 +16,8 @@ import (
 )
 
 // spawn starts the binary with the inherited files as descriptors 3 and up, and
-// stderr as standard output and error, in the machine's network namespace if it has one.
-func spawn(binary string, args []string, c vmm.Config, files []*os.File, stderr *os.File, groups []uint32) (*process.Process, error) {
+// stderr as standard output and error, in the machine's network namespace if it has one. small: without huge pages.
+func spawn(binary string, args []string, c vmm.Config, files []*os.File, stderr *os.File, groups []uint32, small bool) (*process.Process, error) {
 	cmd := exec.Command(binary, args...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"LC_ALL=C"}
@@ -27,7 +27,16 @@ func spawn(binary string, args []string, c vmm.Config, files []*os.File, stderr 
 	if c.UID != 0 || c.GID != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(c.UID), Gid: uint32(c.GID), Groups: groups}
 	}
-	return process.Start(cmd, func() error {
+	begin := func() (*process.Process, error) { return process.Start(cmd, prepareThread(c)) }
+	if small {
+		return process.SmallPages(begin)
+	}
+	return begin()
+}
+
+// prepareThread is what the machine's thread is prepared with before it makes the process.
+func prepareThread(c vmm.Config) func() error {
+	return func() error {
 		if err := process.EnterNetNS(c.NetNS); err != nil {
 			return err
 		}
@@ -35,5 +44,5 @@ func spawn(binary string, args []string, c vmm.Config, files []*os.File, stderr 
 			return fmt.Errorf("setting no_new_privs: %w", err)
 		}
 		return nil
-	})
+	}
 }
