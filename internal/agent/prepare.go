@@ -8,12 +8,19 @@ import (
 	"runtime/debug"
 
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
+	"github.com/micropod/micropod/internal/agent/runtime"
 )
 
 // Prepare makes the machine ready to be saved. The garbage that is collected here is not collected
 // in each machine restored.
-func (s service) Prepare(ctx context.Context, _ *agentv1.PrepareRequest) (*agentv1.PrepareResponse, error) {
-	if err := s.config.Containers.Prepare(ctx); err != nil {
+func (s service) Prepare(ctx context.Context, r *agentv1.PrepareRequest) (_ *agentv1.PrepareResponse, err error) {
+	var root runtime.RootFS
+	if r.Rootfs != nil {
+		if root, err = rootFS(r.Rootfs); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.config.Containers.Prepare(ctx, root); err != nil {
 		return nil, statusOf(err)
 	}
 	if err := s.config.Settle(); err != nil {

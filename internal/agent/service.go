@@ -21,8 +21,8 @@ import (
 
 // Containers is what the agent needs of the container runtime. *runtime.Runtime is it.
 type Containers interface {
-	// Prepare returns when all is ready that the next Start needs.
-	Prepare(context.Context) error
+	// Prepare returns when all is ready that the next Start needs, with a root mounted ahead unless that is the zero value.
+	Prepare(ctx context.Context, root runtime.RootFS) error
 	Start(context.Context, runtime.StartRequest) (*runtime.Process, error)
 	Exec(ctx context.Context, container string, r runtime.ExecRequest) (*runtime.Process, error)
 	// Delete kills what is left of a container and frees it. runtime.ErrNotFound: it knows none of that id.

@@ -26,7 +26,18 @@ const diskName = "scratch.ext4"
 func (s *Service) diskDir(id string) string { return filepath.Join(s.DataDir, "disks", id) }
 func (s *Service) runDir(id string) string  { return filepath.Join(s.RunDir, "machines", id) }
 
-func (m *machine) diskPath() string { return filepath.Join(m.s.diskDir(m.id), diskName) }
+func (s *Service) diskPath(id string) string { return filepath.Join(s.diskDir(id), diskName) }
+
+func (m *machine) diskPath() string { return m.s.diskPath(m.id) }
+
+// blankTime is the time of a disk that nobody has written to since it was made.
+var blankTime = time.Unix(1, 0)
+
+// blankDisk says whether nothing was ever written to the machine's disk.
+func (m *machine) blankDisk() bool {
+	info, err := os.Stat(m.diskPath())
+	return err == nil && info.ModTime().Equal(blankTime)
+}
 
 // Create makes a machine: record, folder, disk. It is Stopped then. On error
 // nothing is left. Errors: *SpecError, *InUseError, *StepError.
@@ -96,7 +107,10 @@ func (m *machine) makeDisk(ctx context.Context, from *snapshot.Snapshot) error {
 	if from != nil {
 		return sparse.Clone(ctx, m.diskPath(), from.Path(savedDisk))
 	}
-	return m.s.MakeDisk(ctx, m.diskPath(), m.record().Spec.ScratchBytes)
+	if err := m.s.MakeDisk(ctx, m.diskPath(), m.record().Spec.ScratchBytes); err != nil {
+		return err
+	}
+	return os.Chtimes(m.diskPath(), blankTime, blankTime)
 }
 
 func (m *machine) removeFolders() error {

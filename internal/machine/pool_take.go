@@ -8,15 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-
-	"github.com/micropod/micropod/internal/vmm"
 )
 
 // fromPool has a machine of the pool become this one, and says whether it did. The VMM stays what and where it is:
 // its folder, cgroup and user id go on under the name of the pool's machine, which the record keeps as its Body.
 // On failure nothing is left of the pool's machine, and this one can be restored or booted.
 func (b *boot) fromPool(ctx context.Context) bool {
-	if b.hidden || b.blank {
+	if b.hidden || b.blank || !b.blankDisk() {
 		return false
 	}
 	donor := b.s.take(b.spec)
@@ -27,7 +25,7 @@ func (b *boot) fromPool(ctx context.Context) bool {
 	defer cancel()
 	failed, err := carryOut(ctx,
 		step{"taking a machine of the pool", func(ctx context.Context) error { return b.become(ctx, donor) }},
-		step{"giving it its disk", b.swapDisk},
+		step{"giving it its disk", b.takeDisk},
 		step{"giving it its place in the networks", func(ctx context.Context) error { return b.takePlace(ctx, donor.id) }},
 		step{"identifying the machine to its agent", b.identify},
 		step{"recording the machine as running", b.done},
@@ -78,13 +76,14 @@ func (m *machine) handOver(r *run) *run {
 	return next
 }
 
-// swapDisk puts the machine's own disk behind the slot in which the pool's had its, and removes that. The container
-// which ran ahead has left nothing mounted.
-func (b *boot) swapDisk(ctx context.Context) error {
-	if err := b.run.vm.SetDrive(ctx, ScratchSlot, vmm.Drive{Path: b.diskPath()}); err != nil {
+// takeDisk gives the machine the disk of the pool's, which the guest has mounted, in place of its own, on which nothing
+// is yet. The container which ran ahead has left nothing on it.
+func (b *boot) takeDisk(context.Context) error {
+	body := b.record().Body
+	if err := os.Rename(b.s.diskPath(body), b.diskPath()); err != nil {
 		return err
 	}
-	return os.RemoveAll(b.s.diskDir(b.record().Body))
+	return os.RemoveAll(b.s.diskDir(body))
 }
 
 // takePlace has the machine go on in the donor's networks.

@@ -6,6 +6,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,6 +70,10 @@ func TestPoolMachineBecomesAnother(t *testing.T) {
 		t.Errorf("%d machines are listed and %d run, want 1 and 2", n, w.host.Running())
 	}
 	steps := w.count(nil)
+	disk, err := os.Stat(w.pool.last.ready[0].diskPath())
+	if err != nil {
+		t.Fatal(err)
+	}
 	spec.Name = "named"
 	second, m := w.runOne(spec)
 	rec := m.record()
@@ -79,10 +84,13 @@ func TestPoolMachineBecomesAnother(t *testing.T) {
 	if who := v.Identified(); who.Hostname != "named" || who.MachineId != rec.MachineID {
 		t.Errorf("it calls itself %v", who)
 	}
-	if v.Drive(ScratchSlot) != m.diskPath() || v.Config().UID != rec.UID || rec.VMM.ID != rec.Body {
-		t.Errorf("its disk is %s, its record %+v", v.Drive(ScratchSlot), rec)
+	if mine, err := os.Stat(m.diskPath()); err != nil || !os.SameFile(mine, disk) {
+		t.Errorf("its disk is not the one that its guest has mounted: %v", err)
 	}
-	if _, err := os.Stat(w.diskDir(rec.Body)); !os.IsNotExist(err) {
+	if v.Config().UID != rec.UID || rec.VMM.ID != rec.Body {
+		t.Errorf("its record is %+v", rec)
+	}
+	if _, err = os.Stat(w.diskDir(rec.Body)); !os.IsNotExist(err) {
 		t.Errorf("the disk of the pool's machine is left: %v", err)
 	}
 	w.poolHas(1)
@@ -210,12 +218,17 @@ func TestPoolMachineThatDies(t *testing.T) {
 
 func TestPoolMachineThatDoesNotDo(t *testing.T) {
 	t.Parallel()
-	for _, at := range []string{"set drive", "identify"} {
+	for _, at := range []string{"its disk gone", "identify"} {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
 			w, spec := newPool(t, PoolBounds{Max: 1})
 			w.runOne(spec)
 			w.poolHas(1)
+			if at == "its disk gone" {
+				if err := os.Remove(w.pool.last.ready[0].diskPath()); err != nil {
+					t.Fatal(err)
+				}
+			}
 			w.count(func(step string, n int) error {
 				if step == at && n == 1 {
 					return errors.New("no luck")
@@ -292,7 +305,63 @@ func TestPoolUnderLoad(t *testing.T) {
 	if err != nil || len(entries) != 5 {
 		t.Errorf("%d folders of machines, %v; want 5", len(entries), err)
 	}
-	if !strings.Contains(poolKey(spec), "image.erofs") {
-		t.Errorf("the key is %q", poolKey(spec))
+	if !strings.Contains(w.poolKey(spec), "image.erofs") {
+		t.Errorf("the key is %q", w.poolKey(spec))
+	}
+}
+
+// What was written to a machine's disk before its first start, by a copy into it perhaps, must not be lost.
+func TestPoolKeepsWrittenDisks(t *testing.T) {
+	t.Parallel()
+	w, spec := newPool(t, PoolBounds{Max: 1})
+	w.runOne(spec)
+	w.poolHas(1)
+	i := w.create(spec)
+	m, err := w.find(i.ID)
+	if err != nil || !m.blankDisk() {
+		t.Fatalf("the disk of a new machine is taken for a written one: %v", err)
+	}
+	write(t, m.diskPath(), "mine")
+	if err := w.Start(t.Context(), i.ID); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(m.diskPath()); m.record().Body != "" || string(data) != "mine" {
+		t.Errorf("its disk holds %q (%v), its record is %+v", data, err, m.record())
+	}
+}
+
+func TestPoolMachinesHandTheirPlacesOn(t *testing.T) {
+	t.Parallel()
+	lan := &places{all: map[string]*Joined{}}
+	w := newTemplates(t, func(c *Config) {
+		c.Pool, c.UIDFirst, c.UIDCount, c.Network, c.DefaultNetwork = PoolBounds{Max: 1}, 1<<30, 1000, lan, "lan"
+	})
+	w.poolPatience, w.poolDelay = time.Millisecond, 10*time.Millisecond
+	image := filepath.Join(w.dir, "image.erofs")
+	write(t, image, "")
+	spec := Spec{Image: image, Network: NetworkSpec{Joins: []Join{{Network: "lan", Aliases: []string{"a"}}}, Ports: []Port{{GuestPort: 80, Protocol: "tcp"}}}}
+	first, _ := w.runOne(spec)
+	w.poolHas(1)
+	ahead := lan.Joined(w.pool.last.ready[0].id)
+	if ahead == nil || len(ahead.Ports) != 0 {
+		t.Fatalf("the machine of the pool has joined %+v", ahead)
+	}
+	second, m := w.runOne(spec)
+	mine := lan.Joined(second.ID)
+	if m.record().Body == "" || mine == nil || mine.Endpoints[0].Addrs[0] != ahead.Endpoints[0].Addrs[0] || len(mine.Ports) != 1 || lan.Joined(m.record().Body) != nil {
+		t.Errorf("the place is %+v, the pool's was %+v", mine, ahead)
+	}
+	if got := w.host.VMM(second.PID).Identified().Interfaces; len(got) != 1 || string(got[0].Mac) != string(ahead.Endpoints[0].MAC) {
+		t.Errorf("its guest was told of %v", got)
+	}
+	if lan.Joined(first.ID).Endpoints[0].Addrs[0] == mine.Endpoints[0].Addrs[0] {
+		t.Error("two machines have one address")
+	}
+	for what, join := range map[string]Join{"another network": {Network: "other"}, "an address": {Network: "lan", Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.99")}}} {
+		s := spec
+		s.Network.Joins = []Join{join}
+		if w.poolKey(s) != "" {
+			t.Errorf("the pool serves a machine with %s", what)
+		}
 	}
 }

@@ -40,6 +40,19 @@ func (p *places) Attach(_ context.Context, r AttachRequest) (*Joined, error) {
 	return joined, nil
 }
 
+func (p *places) HandOver(ctx context.Context, from string, r AttachRequest) (*Joined, error) {
+	joined := p.Joined(from)
+	if joined == nil || len(r.Joins) != 1 {
+		return nil, errNoNetwork
+	}
+	mine := *joined
+	mine.Ports = r.Ports
+	p.mu.Lock()
+	p.all[r.ID] = &mine
+	p.mu.Unlock()
+	return &mine, p.Detach(ctx, from)
+}
+
 func (p *places) Detach(_ context.Context, id string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -208,3 +208,15 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestMove(t *testing.T) {
+	t.Parallel()
+	_, b := open(t)
+	if err := errors.Join(b.Put("a", thing{"a", 1}), b.Put("b", thing{"b", 2}), b.Move("a", "b", thing{"c", 3})); err != nil {
+		t.Fatal(err)
+	}
+	all, bad, err := b.All()
+	if err != nil || len(bad) > 0 || len(all) != 1 || all["b"] != (thing{"c", 3}) {
+		t.Errorf("after the move there are %v, %v, %v", all, bad, err)
+	}
+}

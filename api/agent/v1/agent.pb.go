@@ -704,7 +704,10 @@ func (x *SetClockResponse) GetUnixNanos() int64 {
 }
 
 type PrepareRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Mounted ahead for the next container, which must have the same. What containers that ended have
+	// written to the disk is dropped.
+	Rootfs        *RootFS `protobuf:"bytes,1,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -737,6 +740,13 @@ func (x *PrepareRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use PrepareRequest.ProtoReflect.Descriptor instead.
 func (*PrepareRequest) Descriptor() ([]byte, []int) {
 	return file_api_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *PrepareRequest) GetRootfs() *RootFS {
+	if x != nil {
+		return x.Rootfs
+	}
+	return nil
 }
 
 type PrepareResponse struct {
@@ -2877,8 +2887,9 @@ const file_api_agent_v1_agent_proto_rawDesc = "" +
 	"\tadd_nanos\x18\x01 \x01(\x03R\baddNanos\"1\n" +
 	"\x10SetClockResponse\x12\x1d\n" +
 	"\n" +
-	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos\"\x10\n" +
-	"\x0ePrepareRequest\"\x11\n" +
+	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos\"C\n" +
+	"\x0ePrepareRequest\x121\n" +
+	"\x06rootfs\x18\x01 \x01(\v2\x19.micropod.agent.v1.RootFSR\x06rootfs\"\x11\n" +
 	"\x0fPrepareResponse\"\x92\x02\n" +
 	"\x15StartContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -3118,60 +3129,61 @@ var file_api_agent_v1_agent_proto_depIdxs = []int32{
 	6,  // 0: micropod.agent.v1.IdentifyRequest.interfaces:type_name -> micropod.agent.v1.NetworkInterface
 	7,  // 1: micropod.agent.v1.NetworkInterface.addresses:type_name -> micropod.agent.v1.Address
 	6,  // 2: micropod.agent.v1.SetInterfaceRequest.interface:type_name -> micropod.agent.v1.NetworkInterface
-	15, // 3: micropod.agent.v1.StartContainerRequest.rootfs:type_name -> micropod.agent.v1.RootFS
-	16, // 4: micropod.agent.v1.StartContainerRequest.files:type_name -> micropod.agent.v1.File
-	17, // 5: micropod.agent.v1.StartContainerRequest.stdio:type_name -> micropod.agent.v1.Stdio
-	17, // 6: micropod.agent.v1.ExecRequest.stdio:type_name -> micropod.agent.v1.Stdio
-	32, // 7: micropod.agent.v1.StateResponse.processes:type_name -> micropod.agent.v1.ProcessState
-	21, // 8: micropod.agent.v1.ProcessState.exit:type_name -> micropod.agent.v1.WaitResponse
-	39, // 9: micropod.agent.v1.ProcessesResponse.processes:type_name -> micropod.agent.v1.Process
-	43, // 10: micropod.agent.v1.FilesMessage.request:type_name -> micropod.agent.v1.FilesRequest
-	44, // 11: micropod.agent.v1.FilesMessage.stat:type_name -> micropod.agent.v1.PathStat
-	45, // 12: micropod.agent.v1.FilesMessage.changes:type_name -> micropod.agent.v1.PathChanges
-	47, // 13: micropod.agent.v1.FilesMessage.end:type_name -> micropod.agent.v1.FilesEnd
-	0,  // 14: micropod.agent.v1.FilesRequest.act:type_name -> micropod.agent.v1.FilesRequest.Act
-	15, // 15: micropod.agent.v1.FilesRequest.rootfs:type_name -> micropod.agent.v1.RootFS
-	46, // 16: micropod.agent.v1.PathChanges.changes:type_name -> micropod.agent.v1.PathChange
-	1,  // 17: micropod.agent.v1.PathChange.kind:type_name -> micropod.agent.v1.PathChange.Kind
-	2,  // 18: micropod.agent.v1.Agent.Hello:input_type -> micropod.agent.v1.HelloRequest
-	4,  // 19: micropod.agent.v1.Agent.Identify:input_type -> micropod.agent.v1.IdentifyRequest
-	10, // 20: micropod.agent.v1.Agent.SetClock:input_type -> micropod.agent.v1.SetClockRequest
-	8,  // 21: micropod.agent.v1.Agent.SetInterface:input_type -> micropod.agent.v1.SetInterfaceRequest
-	12, // 22: micropod.agent.v1.Agent.Prepare:input_type -> micropod.agent.v1.PrepareRequest
-	14, // 23: micropod.agent.v1.Agent.StartContainer:input_type -> micropod.agent.v1.StartContainerRequest
-	19, // 24: micropod.agent.v1.Agent.Exec:input_type -> micropod.agent.v1.ExecRequest
-	20, // 25: micropod.agent.v1.Agent.Wait:input_type -> micropod.agent.v1.WaitRequest
-	22, // 26: micropod.agent.v1.Agent.Signal:input_type -> micropod.agent.v1.SignalRequest
-	24, // 27: micropod.agent.v1.Agent.Resize:input_type -> micropod.agent.v1.ResizeRequest
-	26, // 28: micropod.agent.v1.Agent.DeleteContainer:input_type -> micropod.agent.v1.DeleteContainerRequest
-	28, // 29: micropod.agent.v1.Agent.DeleteProcess:input_type -> micropod.agent.v1.DeleteProcessRequest
-	30, // 30: micropod.agent.v1.Agent.State:input_type -> micropod.agent.v1.StateRequest
-	33, // 31: micropod.agent.v1.Agent.Stats:input_type -> micropod.agent.v1.StatsRequest
-	37, // 32: micropod.agent.v1.Agent.Processes:input_type -> micropod.agent.v1.ProcessesRequest
-	40, // 33: micropod.agent.v1.Agent.Update:input_type -> micropod.agent.v1.UpdateRequest
-	35, // 34: micropod.agent.v1.Agent.Shutdown:input_type -> micropod.agent.v1.ShutdownRequest
-	3,  // 35: micropod.agent.v1.Agent.Hello:output_type -> micropod.agent.v1.HelloResponse
-	5,  // 36: micropod.agent.v1.Agent.Identify:output_type -> micropod.agent.v1.IdentifyResponse
-	11, // 37: micropod.agent.v1.Agent.SetClock:output_type -> micropod.agent.v1.SetClockResponse
-	9,  // 38: micropod.agent.v1.Agent.SetInterface:output_type -> micropod.agent.v1.SetInterfaceResponse
-	13, // 39: micropod.agent.v1.Agent.Prepare:output_type -> micropod.agent.v1.PrepareResponse
-	18, // 40: micropod.agent.v1.Agent.StartContainer:output_type -> micropod.agent.v1.StartResponse
-	18, // 41: micropod.agent.v1.Agent.Exec:output_type -> micropod.agent.v1.StartResponse
-	21, // 42: micropod.agent.v1.Agent.Wait:output_type -> micropod.agent.v1.WaitResponse
-	23, // 43: micropod.agent.v1.Agent.Signal:output_type -> micropod.agent.v1.SignalResponse
-	25, // 44: micropod.agent.v1.Agent.Resize:output_type -> micropod.agent.v1.ResizeResponse
-	27, // 45: micropod.agent.v1.Agent.DeleteContainer:output_type -> micropod.agent.v1.DeleteContainerResponse
-	29, // 46: micropod.agent.v1.Agent.DeleteProcess:output_type -> micropod.agent.v1.DeleteProcessResponse
-	31, // 47: micropod.agent.v1.Agent.State:output_type -> micropod.agent.v1.StateResponse
-	34, // 48: micropod.agent.v1.Agent.Stats:output_type -> micropod.agent.v1.StatsResponse
-	38, // 49: micropod.agent.v1.Agent.Processes:output_type -> micropod.agent.v1.ProcessesResponse
-	41, // 50: micropod.agent.v1.Agent.Update:output_type -> micropod.agent.v1.UpdateResponse
-	36, // 51: micropod.agent.v1.Agent.Shutdown:output_type -> micropod.agent.v1.ShutdownResponse
-	35, // [35:52] is the sub-list for method output_type
-	18, // [18:35] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	15, // 3: micropod.agent.v1.PrepareRequest.rootfs:type_name -> micropod.agent.v1.RootFS
+	15, // 4: micropod.agent.v1.StartContainerRequest.rootfs:type_name -> micropod.agent.v1.RootFS
+	16, // 5: micropod.agent.v1.StartContainerRequest.files:type_name -> micropod.agent.v1.File
+	17, // 6: micropod.agent.v1.StartContainerRequest.stdio:type_name -> micropod.agent.v1.Stdio
+	17, // 7: micropod.agent.v1.ExecRequest.stdio:type_name -> micropod.agent.v1.Stdio
+	32, // 8: micropod.agent.v1.StateResponse.processes:type_name -> micropod.agent.v1.ProcessState
+	21, // 9: micropod.agent.v1.ProcessState.exit:type_name -> micropod.agent.v1.WaitResponse
+	39, // 10: micropod.agent.v1.ProcessesResponse.processes:type_name -> micropod.agent.v1.Process
+	43, // 11: micropod.agent.v1.FilesMessage.request:type_name -> micropod.agent.v1.FilesRequest
+	44, // 12: micropod.agent.v1.FilesMessage.stat:type_name -> micropod.agent.v1.PathStat
+	45, // 13: micropod.agent.v1.FilesMessage.changes:type_name -> micropod.agent.v1.PathChanges
+	47, // 14: micropod.agent.v1.FilesMessage.end:type_name -> micropod.agent.v1.FilesEnd
+	0,  // 15: micropod.agent.v1.FilesRequest.act:type_name -> micropod.agent.v1.FilesRequest.Act
+	15, // 16: micropod.agent.v1.FilesRequest.rootfs:type_name -> micropod.agent.v1.RootFS
+	46, // 17: micropod.agent.v1.PathChanges.changes:type_name -> micropod.agent.v1.PathChange
+	1,  // 18: micropod.agent.v1.PathChange.kind:type_name -> micropod.agent.v1.PathChange.Kind
+	2,  // 19: micropod.agent.v1.Agent.Hello:input_type -> micropod.agent.v1.HelloRequest
+	4,  // 20: micropod.agent.v1.Agent.Identify:input_type -> micropod.agent.v1.IdentifyRequest
+	10, // 21: micropod.agent.v1.Agent.SetClock:input_type -> micropod.agent.v1.SetClockRequest
+	8,  // 22: micropod.agent.v1.Agent.SetInterface:input_type -> micropod.agent.v1.SetInterfaceRequest
+	12, // 23: micropod.agent.v1.Agent.Prepare:input_type -> micropod.agent.v1.PrepareRequest
+	14, // 24: micropod.agent.v1.Agent.StartContainer:input_type -> micropod.agent.v1.StartContainerRequest
+	19, // 25: micropod.agent.v1.Agent.Exec:input_type -> micropod.agent.v1.ExecRequest
+	20, // 26: micropod.agent.v1.Agent.Wait:input_type -> micropod.agent.v1.WaitRequest
+	22, // 27: micropod.agent.v1.Agent.Signal:input_type -> micropod.agent.v1.SignalRequest
+	24, // 28: micropod.agent.v1.Agent.Resize:input_type -> micropod.agent.v1.ResizeRequest
+	26, // 29: micropod.agent.v1.Agent.DeleteContainer:input_type -> micropod.agent.v1.DeleteContainerRequest
+	28, // 30: micropod.agent.v1.Agent.DeleteProcess:input_type -> micropod.agent.v1.DeleteProcessRequest
+	30, // 31: micropod.agent.v1.Agent.State:input_type -> micropod.agent.v1.StateRequest
+	33, // 32: micropod.agent.v1.Agent.Stats:input_type -> micropod.agent.v1.StatsRequest
+	37, // 33: micropod.agent.v1.Agent.Processes:input_type -> micropod.agent.v1.ProcessesRequest
+	40, // 34: micropod.agent.v1.Agent.Update:input_type -> micropod.agent.v1.UpdateRequest
+	35, // 35: micropod.agent.v1.Agent.Shutdown:input_type -> micropod.agent.v1.ShutdownRequest
+	3,  // 36: micropod.agent.v1.Agent.Hello:output_type -> micropod.agent.v1.HelloResponse
+	5,  // 37: micropod.agent.v1.Agent.Identify:output_type -> micropod.agent.v1.IdentifyResponse
+	11, // 38: micropod.agent.v1.Agent.SetClock:output_type -> micropod.agent.v1.SetClockResponse
+	9,  // 39: micropod.agent.v1.Agent.SetInterface:output_type -> micropod.agent.v1.SetInterfaceResponse
+	13, // 40: micropod.agent.v1.Agent.Prepare:output_type -> micropod.agent.v1.PrepareResponse
+	18, // 41: micropod.agent.v1.Agent.StartContainer:output_type -> micropod.agent.v1.StartResponse
+	18, // 42: micropod.agent.v1.Agent.Exec:output_type -> micropod.agent.v1.StartResponse
+	21, // 43: micropod.agent.v1.Agent.Wait:output_type -> micropod.agent.v1.WaitResponse
+	23, // 44: micropod.agent.v1.Agent.Signal:output_type -> micropod.agent.v1.SignalResponse
+	25, // 45: micropod.agent.v1.Agent.Resize:output_type -> micropod.agent.v1.ResizeResponse
+	27, // 46: micropod.agent.v1.Agent.DeleteContainer:output_type -> micropod.agent.v1.DeleteContainerResponse
+	29, // 47: micropod.agent.v1.Agent.DeleteProcess:output_type -> micropod.agent.v1.DeleteProcessResponse
+	31, // 48: micropod.agent.v1.Agent.State:output_type -> micropod.agent.v1.StateResponse
+	34, // 49: micropod.agent.v1.Agent.Stats:output_type -> micropod.agent.v1.StatsResponse
+	38, // 50: micropod.agent.v1.Agent.Processes:output_type -> micropod.agent.v1.ProcessesResponse
+	41, // 51: micropod.agent.v1.Agent.Update:output_type -> micropod.agent.v1.UpdateResponse
+	36, // 52: micropod.agent.v1.Agent.Shutdown:output_type -> micropod.agent.v1.ShutdownResponse
+	36, // [36:53] is the sub-list for method output_type
+	19, // [19:36] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1_agent_proto_init() }

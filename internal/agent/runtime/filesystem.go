@@ -117,7 +117,7 @@ func mountLayers(image, scratch uint64, folder string, root bool) (_ *Layers, er
 		}
 	}()
 	if root {
-		fd, err := overlay(image, scratch, folder)
+		fd, err := overlay(image, scratch, folder, false)
 		if err != nil {
 			return nil, err
 		}

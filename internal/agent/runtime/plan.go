@@ -9,6 +9,9 @@ package runtime
 
 // containerPlan is a container to set up and become.
 type containerPlan struct {
+	// MountOnly asks to mount Root ahead and to wait for the plan of a container that uses it; all else is empty.
+	MountOnly bool
+
 	Join       []joinPlan // namespaces to enter by descriptor
 	Unshare    uint64     // CLONE_NEW* flags of further namespaces to make
 	Hostname   string
@@ -36,6 +39,8 @@ type rootPlan struct {
 	Folder      int    // descriptor of a detached mount in place of the two, or -1
 	Readonly    bool
 	Propagation uint64 // MS_* flag, perhaps with MS_REC; 0: as it is (private)
+	Ahead       bool   // it is mounted already
+	Fresh       bool   // what is on the disk is dropped before
 }
 
 // mountPlan is one entry of the spec's mounts.
@@ -100,6 +105,7 @@ type joinContainerPlan struct {
 }
 
 func (p *containerPlan) wire(c *codec) {
+	c.bool(&p.MountOnly)
 	list(c, &p.Join, func(j *joinPlan) { j.wire(c) })
 	c.uint(&p.Unshare)
 	c.str(&p.Hostname)
@@ -130,6 +136,8 @@ func (p *rootPlan) wire(c *codec) {
 	c.int(&p.Folder)
 	c.bool(&p.Readonly)
 	c.uint(&p.Propagation)
+	c.bool(&p.Ahead)
+	c.bool(&p.Fresh)
 }
 
 func (p *mountPlan) wire(c *codec) {

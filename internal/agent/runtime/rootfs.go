@@ -4,7 +4,9 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +20,7 @@ func mountRoot(p *rootPlan, fds []int) (inroot.Root, error) {
 		mount = fds[p.Folder]
 	} else {
 		var err error
-		if mount, err = overlay(p.Image, p.Scratch, ""); err != nil {
+		if mount, err = overlay(p.Image, p.Scratch, "", p.Fresh); err != nil {
 			return inroot.Root{FD: -1}, err
 		}
 	}
@@ -30,8 +32,9 @@ func mountRoot(p *rootPlan, fds []int) (inroot.Root, error) {
 }
 
 // overlay makes a detached overlay of the image, read-only, and the scratch disk above
-// it, which it mounts in folders image and scratch of a folder; without a disk, changes are kept in memory.
-func overlay(imageDevice, scratchDevice uint64, in string) (int, error) {
+// it, which it mounts in folders image and scratch of a folder; without a disk, changes are kept in memory. fresh: those that
+// are on the disk are dropped.
+func overlay(imageDevice, scratchDevice uint64, in string, fresh bool) (int, error) {
 	image, scratch := in+stemImage, in+stemScratch
 	if err := mountDevice("erofs", imageDevice, []string{"ro"}, image); err != nil {
 		return -1, fmt.Errorf("mounting the image: %w", err)
@@ -43,6 +46,11 @@ func overlay(imageDevice, scratchDevice uint64, in string) (int, error) {
 		}
 	}
 	upper, work := scratch+upperFolder, scratch+workFolder
+	if fresh {
+		if err := errors.Join(os.RemoveAll(upper), os.RemoveAll(work)); err != nil {
+			return -1, fmt.Errorf("dropping what was on the scratch disk: %w", err)
+		}
+	}
 	if err := makeUpper(upper, work, image); err != nil {
 		return -1, fmt.Errorf("preparing the scratch disk: %w", err)
 	}

@@ -22,6 +22,7 @@ type child struct {
 	*reap.Child
 	link  conn
 	group *cgroup // the container's; the stem's own until it becomes one
+	ahead RootFS  // of a stem: the root that is mounted ahead; the zero value: none
 }
 
 // ownBinary is what children run; tests may have another.

@@ -79,11 +79,12 @@ func (r *Runtime) start(ctx context.Context, req *StartRequest) (*container, *Pr
 		return nil, nil, err
 	}
 	defer streams.handedOver()
-	stem, err := r.takeStem(ctx, plan.shape)
+	stem, err := r.takeStem(ctx, plan.shape, req.RootFS)
 	if err != nil {
 		streams.close()
 		return nil, nil, err
 	}
+	plan.plan.Root.Ahead = stem.ahead != (RootFS{})
 	c := &container{init: stem, group: stem.group, process: plan.plan.Process}
 	e, err := stem.launch(ctx, &plan.plan, plan.sent(streams), func(pid int) error {
 		return c.seal(pid, req.Spec.Process, plan.limits)

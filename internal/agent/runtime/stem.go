@@ -9,6 +9,8 @@ import (
 	"io"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micropod/micropod/internal/agent/inroot"
 )
 
 // The stem's own small root, a tmpfs. It is left behind, with what is still mounted
@@ -29,6 +31,7 @@ type stem struct {
 	null   int // descriptor (O_PATH) of a null device
 	procfs int // of a proc that nothing is masked in
 	staged []stagedMount
+	root   *inroot.Root // mounted ahead; nil: not
 }
 
 // stemMain is the stem's life. args: a folder to mount on while it prepares.
@@ -40,18 +43,43 @@ func stemMain(link conn, args []string) int {
 	if err := link.send([]byte{tagPrepared}, nil); err != nil {
 		return 1
 	}
-	body, fds, err := link.receive()
-	if errors.Is(err, io.EOF) {
-		return 0 // the runtime was closed
+	for {
+		body, fds, err := link.receive()
+		if errors.Is(err, io.EOF) {
+			return 0 // the runtime was closed
+		}
+		var plan containerPlan
+		if err == nil {
+			err = decode(body, &plan)
+		}
+		if err == nil && plan.MountOnly {
+			if err = s.mountAhead(&plan.Root); err == nil {
+				continue
+			}
+		}
+		if err == nil {
+			err = s.become(&plan, fds)
+		}
+		return report(link, err)
 	}
-	var plan containerPlan
-	if err == nil {
-		err = decode(body, &plan)
+}
+
+// mountAhead mounts a root for the container to come.
+func (s *stem) mountAhead(p *rootPlan) error {
+	r, err := mountRoot(p, nil)
+	if err != nil {
+		return fmt.Errorf("mounting a root ahead: %w", err)
 	}
-	if err == nil {
-		err = s.become(&plan, fds)
+	s.root = &r
+	return s.link.send([]byte{tagPrepared}, nil)
+}
+
+// takeRoot is the root that the plan asks for.
+func (s *stem) takeRoot(p *rootPlan, fds []int) (inroot.Root, error) {
+	if p.Ahead && s.root != nil {
+		return *s.root, nil
 	}
-	return report(link, err)
+	return mountRoot(p, fds)
 }
 
 // prepare does all that needs no plan.
@@ -143,7 +171,7 @@ func (s *stem) become(p *containerPlan, fds []int) error {
 	if err := setNames(p.Hostname, p.Domainname); err != nil {
 		return err
 	}
-	r, err := mountRoot(&p.Root, fds)
+	r, err := s.takeRoot(&p.Root, fds)
 	if err != nil {
 		return err
 	}

@@ -57,8 +57,8 @@ func (r *Runtime) spawnStem(shape stemShape, group *cgroup) (*child, error) {
 	return r.spawn([]string{stemName, r.config.StateDir}, shape.flags(), group, pidNS)
 }
 
-// takeStem hands out a stem of the shape: the one kept ready, if it is alive and of that shape.
-func (r *Runtime) takeStem(ctx context.Context, shape stemShape) (*child, error) {
+// takeStem hands out a stem of the shape: the one kept ready, if it is alive, of that shape, and has no other root mounted.
+func (r *Runtime) takeStem(ctx context.Context, shape stemShape, root RootFS) (*child, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -67,6 +67,10 @@ func (r *Runtime) takeStem(ctx context.Context, shape stemShape) (*child, error)
 	}
 	for {
 		stem, err := r.readyStem()
+		if stem != nil && stem.ahead != (RootFS{}) && stem.ahead != root {
+			stem.abandon()
+			continue
+		}
 		if stem != nil || err != nil {
 			return stem, err
 		}
@@ -151,16 +155,48 @@ func (r *Runtime) makeSpare() {
 	})
 }
 
-// Prepare returns when a stem is ready for the next Start.
-func (r *Runtime) Prepare(ctx context.Context) error {
-	stem, err := r.takeStem(ctx, stemShape{})
+// Prepare returns when a stem is ready for the next Start. With a root other than the zero value that is mounted ahead,
+// of a disk on which nothing is kept: what containers that ended have written is dropped.
+func (r *Runtime) Prepare(ctx context.Context, root RootFS) error {
+	stem, err := r.takeStem(ctx, stemShape{}, root)
+	if err == nil && stem.ahead != root {
+		err = stem.mountAhead(ctx, root)
+	}
 	if err != nil {
 		return fmt.Errorf("preparing a stem: %w", err)
 	}
-	select {
-	case r.ready <- stem:
-	default: // another came in between
-		stem.abandon()
+	for {
+		select {
+		case r.ready <- stem:
+			return nil
+		case other, ok := <-r.ready: // it came in between, and has no root
+			if !ok {
+				stem.abandon()
+				return errors.New("the container runtime is closed")
+			}
+			other.abandon()
+		}
 	}
+}
+
+// mountAhead has the stem mount a root. On an error it is dead.
+func (c *child) mountAhead(ctx context.Context, root RootFS) (err error) {
+	defer func() {
+		if err != nil {
+			c.abandon()
+		}
+	}()
+	plan := containerPlan{MountOnly: true, Root: rootPlan{Folder: -1, Fresh: true}}
+	if plan.Root.Image, err = blockDevice(root.ImageDevice); err != nil {
+		return fmt.Errorf("image device: %w", err)
+	}
+	if plan.Root.Scratch, err = blockDevice(root.ScratchDevice); err != nil {
+		return fmt.Errorf("scratch device: %w", err)
+	}
+	sent := c.link.send(encode(&plan), nil)
+	if err := c.follow(ctx, tagPrepared, &events{}); err != nil {
+		return errors.Join(err, sent)
+	}
+	c.ahead = root
 	return nil
 }
