@@ -115,7 +115,7 @@ func enterRoot() error {
 // setEnvironment is what the agent's own processes inherit. The kernel's is its command line's left-overs.
 func setEnvironment() error {
 	os.Clearenv()
-	for _, e := range append(coverageEnv(), "PATH=/", "HOME=/") {
+	for _, e := range append(coverageEnv(), "PATH=/", "HOME=/", "GODEBUG=asyncpreemptoff=1") {
 		name, value, _ := strings.Cut(e, "=")
 		if err := os.Setenv(name, value); err != nil {
 			return fmt.Errorf("setting the environment: %w", err)

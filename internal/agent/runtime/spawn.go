@@ -45,7 +45,7 @@ func openBinary() (*os.File, error) {
 // childEnv is the environment of stems and joiners: short-lived, with little
 // memory in use, so collecting garbage is only work and threads.
 func childEnv() []string {
-	env := []string{"GOGC=off", "GOMAXPROCS=1"}
+	env := []string{"GOGC=off", "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1"}
 	if dir, ok := os.LookupEnv("GOCOVERDIR"); ok {
 		env = append(env, "GOCOVERDIR="+dir)
 	}

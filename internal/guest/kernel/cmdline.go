@@ -32,6 +32,9 @@ func CommandLine(b Boot) string {
 		// -0.1 s until a first container runs: loading modules, cgroups, mounts and interfaces wait for
 		// grace periods, 10-20 ms each when the one CPU has to come round to them by itself.
 		"rcupdate.rcu_expedited=1",
+		// What the kernel does not know goes into init's environment. A goroutine that the scheduler would like to interrupt comes
+		// to a call soon; a signal for it is a thousand instructions more that run for the first time after a restore.
+		"GODEBUG=asyncpreemptoff=1",
 		"tsc=reliable", // the counter is the host's and needs no watchdog
 	}
 	if b.TSCKHz != 0 {
