@@ -117,7 +117,7 @@ func align(resp *http.Response, desc ocispec.Descriptor, sink Sink) error {
 func receive(ctx context.Context, body io.ReadCloser, desc ocispec.Descriptor, sink Sink, report Report, stall time.Duration) error {
 	watch := watchStall(ctx, body, stall)
 	defer watch.stop()
-	buf := make([]byte, 128<<10)
+	buf := make([]byte, 512<<10) // large, since each one is reported, too
 	for {
 		n, err := watch.Read(buf)
 		if sink.Offset()+int64(n) > desc.Size {
