@@ -142,13 +142,13 @@ func newStatsRow(s, before *v1.ContainerStats, whole bool) statsRow {
 	}
 	r.VMMMem = units.BytesSize(float64(s.MachineResidentBytes - s.GuestResidentBytes))
 	r.MachineMem = binarySize(s.GuestResidentBytes) + " / " + binarySize(s.MachineMemoryBytes)
+	r.NetIO = bytesSize(s.ReceivedBytes) + " / " + bytesSize(s.SentBytes)
 	if s.Error != "" {
 		return r // the guest does not tell
 	}
 	r.MemUsage = binarySize(s.MemoryBytes) + " / " + binarySize(s.MemoryLimitBytes)
 	r.MemPerc = percent(float64(s.MemoryBytes), float64(s.MemoryLimitBytes))
 	r.BlockIO = bytesSize(s.ReadBytes) + " / " + bytesSize(s.WriteBytes)
-	r.NetIO = "0B / 0B"
 	r.PIDs = fmt.Sprint(s.Pids)
 	if before != nil && before.Running && before.Error == "" {
 		passed := float64(s.At.AsTime().Sub(before.At.AsTime()) / time.Microsecond)

@@ -83,7 +83,7 @@ type infoView struct {
 	NCPU                                                               int32
 	MemTotal                                                           int64
 	Containers, ContainersRunning, ContainersStopped, Images, Machines int32
-	DaemonPid                                                          int32
+	DaemonPid, NGoroutines, NFd                                        int32
 	StartedAt                                                          string
 }
 
@@ -116,7 +116,7 @@ func newInfoView(m *v1.InfoResponse) infoView {
 		Accelerator: m.Accelerator, KernelPath: m.KernelPath, KernelVersion: m.KernelVersion, HostKernel: m.HostKernel,
 		CgroupVersion: m.CgroupVersion, NCPU: m.Cpus, MemTotal: m.MemoryBytes, Containers: m.Containers,
 		ContainersRunning: m.ContainersRunning, ContainersStopped: m.Containers - m.ContainersRunning, Images: m.Images,
-		Machines: m.Machines, DaemonPid: m.Pid, StartedAt: instant(m.StartedAt),
+		Machines: m.Machines, DaemonPid: m.Pid, NGoroutines: m.Goroutines, NFd: m.FileDescriptors, StartedAt: instant(m.StartedAt),
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 
 	// Many guests that are all taken up at once answer the last of a restarted daemon's users late. So a few are at a
 	// time: the others answer calls already, their output waits with their agents. One that takes long is not waited for.
-	takeUpTogether = 4
+	takeUpTogether = 2
 	takeUpTurn     = time.Second
 )
 

@@ -24,6 +24,8 @@ type Stats struct {
 	Read        int64 // bytes
 	Written     int64
 	OOMKills    int64
+	Received    int64 // bytes, by the machine from its networks; its published ports' proxy included
+	Sent        int64
 
 	MachineCPU      time.Duration // of the VMM, the guest's included
 	MachineResident int64         // bytes that the VMM holds on the host
@@ -60,7 +62,7 @@ func (s *Service) Stats(ctx context.Context, ref string) (Stats, error) {
 	}
 	stats := Stats{
 		At: time.Now(), MachineCPU: vm.CPU, MachineResident: vm.ResidentBytes, GuestResident: vm.GuestBytes,
-		MachineMemory: info.Memory, VCPUs: info.VCPUs,
+		MachineMemory: info.Memory, VCPUs: info.VCPUs, Received: vm.Received, Sent: vm.Sent,
 	}
 	var answer *agentv1.StatsResponse
 	stats.GuestError = eachSession(ctx, s.Machines, r.machine, func(session Session) (err error) {

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -102,11 +103,14 @@ func Open(c Config) (*Service, error) {
 	if s.places, err = store.NewBucket[place](c.DB, placesBucket, recordVersion); err != nil {
 		return nil, err
 	}
-	known, _, err := s.networks.All()
+	known, unreadable, err := s.networks.All()
 	if err != nil {
 		return nil, err
 	}
 	if len(known) == 0 {
+		if len(unreadable) == 0 {
+			s.sweep()
+		}
 		return s, nil
 	}
 	s.changing.Lock()
@@ -115,6 +119,28 @@ func Open(c Config) (*Service, error) {
 		s.Log.Error("bringing networks up", "error", err)
 	}
 	return s, nil
+}
+
+// hostDir is where network.Host has the names of its namespaces.
+func (s *Service) hostDir() string { return filepath.Join(s.RunDir, "network") }
+
+// sweep takes from the host what networks of an earlier daemon left there of which no record tells: the database was
+// lost. A host that had none is not touched.
+func (s *Service) sweep() {
+	if _, err := os.Stat(s.hostDir()); err != nil {
+		return
+	}
+	s.Log.Warn("removing what is left of networks that nobody knows")
+	host, _, err := network.Open(network.Config{Instance: s.DataDir, RunDir: s.hostDir(), StateDir: s.DataDir, NICs: s.Config.NICs, Log: s.Log}, nil, nil)
+	if err == nil {
+		err = errors.Join(host.Prune(), host.Close())
+	}
+	if err == nil {
+		err = os.RemoveAll(s.hostDir())
+	}
+	if err != nil {
+		s.Log.Error("removing what is left of networks", "error", err)
+	}
 }
 
 func (s *Service) forgetAll() {
@@ -153,7 +179,7 @@ func (s *Service) bringUp() error {
 		slots = append(slots, p.Slot)
 	}
 	host, gone, err := network.Open(network.Config{
-		Instance: s.DataDir, RunDir: filepath.Join(s.RunDir, "network"), StateDir: s.DataDir,
+		Instance: s.DataDir, RunDir: s.hostDir(), StateDir: s.DataDir,
 		Spare: max(0, s.Spare), NICs: s.Config.NICs, Proxy: s.Proxy, Metadata: s.Metadata, Log: s.Log,
 	}, networks, slots)
 	if err != nil {

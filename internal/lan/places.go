@@ -75,6 +75,9 @@ func (s *Service) Attach(ctx context.Context, r machine.AttachRequest) (_ *machi
 	}
 	steps.Add("giving the slot back", func(context.Context) error { return s.host.ReleaseSlot(slot.ID) })
 	p.Slot = *slot
+	if p.Before, err = s.host.Traffic(slot.ID); err != nil {
+		return nil, err
+	}
 	if len(r.Ports) > 0 {
 		published, err := s.host.Publish(ctx, slot.ID, hostPorts(r.Ports))
 		if err != nil {

@@ -36,6 +36,8 @@ type place struct {
 	Resolvers []netip.AddrPort // in place of the host's
 	// Ready is set while the machine is kept ready: nobody's yet, and not listed.
 	Ready bool `json:",omitempty"`
+	// Before is what the slot had carried for others.
+	Before network.Traffic
 }
 
 // Info is a network as it is now. It is a copy; its maps must not be changed.

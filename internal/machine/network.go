@@ -39,6 +39,8 @@ type Network interface {
 	SetEgress(ctx context.Context, id string, rules []string) error
 	// SetMetadata changes what the machine's metadata service answers from, if it has one.
 	SetMetadata(ctx context.Context, id string, document []byte) error
+	// Traffic is what a machine has received and sent since its place was made; nothing for one that has none.
+	Traffic(id string) (Traffic, error)
 	// Keep frees what machines other than these hold.
 	Keep(ids []string) error
 }
@@ -84,6 +86,9 @@ type Port struct {
 	GuestPort uint16
 	Protocol string // "tcp" or "udp"
 }
+
+// Traffic is in bytes, over all networks.
+type Traffic struct{ Received, Sent int64 }
 
 // AttachRequest names the machine and what it wants.
 type AttachRequest struct {
@@ -153,6 +158,7 @@ func (noNetwork) Disconnect(context.Context, string, string) (Endpoint, error) {
 }
 func (noNetwork) SetEgress(context.Context, string, []string) error { return nil }
 func (noNetwork) SetMetadata(context.Context, string, []byte) error { return nil }
+func (noNetwork) Traffic(string) (Traffic, error)                   { return Traffic{}, nil }
 func (noNetwork) Keep([]string) error                               { return nil }
 
 // join makes the machine's place in its networks, unless it wants none.

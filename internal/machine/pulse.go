@@ -46,10 +46,11 @@ func (m *machine) heed(life context.Context, r *run) {
 }
 
 // nextBeat is the time until a machine's agent is to be asked. Many are asked at the same moment, since a daemon that
-// wakes up often uses several times as much as one that has much to do when it does; yet not all, since their answers load the host.
+// wakes up often uses several times as much as one that has much to do when it does; yet not all, since their answers load
+// the host. The moments are those of the clock, as engines' are.
 func (s *Service) nextBeat(id string) time.Duration {
 	group := time.Duration(crc32.ChecksumIEEE([]byte(id)) % beats)
-	since := (time.Since(s.began) + group*s.PingEvery/beats) % s.PingEvery
+	since := (time.Duration(time.Now().UnixNano()) + group*s.PingEvery/beats) % s.PingEvery
 	return s.PingEvery - since
 }
 

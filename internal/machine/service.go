@@ -139,10 +139,9 @@ type Service struct {
 	Config
 	records *store.Bucket[record]
 
-	began time.Time
-	life  context.Context // ends with Shutdown, its cause ErrShutdown
-	end   context.CancelCauseFunc
-	work  sync.WaitGroup // supervisors, links, operations that outlive their callers
+	life context.Context // ends with Shutdown, its cause ErrShutdown
+	end  context.CancelCauseFunc
+	work sync.WaitGroup // supervisors, links, operations that outlive their callers
 
 	builds builds // of templates, under way
 	pool   pool
@@ -164,7 +163,7 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Config: c, records: records, began: time.Now(), machines: make(map[string]*machine), poolPatience: poolPatience, poolDelay: poolDelay}
+	s := &Service{Config: c, records: records, machines: make(map[string]*machine), poolPatience: poolPatience, poolDelay: poolDelay}
 	s.life, s.end = context.WithCancelCause(context.Background())
 	if err := s.adoptAll(); err != nil {
 		s.end(ErrShutdown)

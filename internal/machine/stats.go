@@ -12,6 +12,7 @@ import (
 // Stats is what a machine's VMM uses at one moment.
 type Stats struct {
 	vmm.Stats
+	Traffic
 	MemoryLimit int64 // bytes, of VMM and guest together on the host; zero: none
 }
 
@@ -32,5 +33,9 @@ func (s *Service) Stats(ctx context.Context, ref string) (Stats, error) {
 		return Stats{}, &StateError{ID: m.id, Action: "measure", State: rec.State, Reason: rec.Reason}
 	}
 	stats, err := vm.Stats(ctx)
-	return Stats{stats, vm.Record().Config.MemoryLimit}, err
+	if err != nil {
+		return Stats{}, err
+	}
+	traffic, err := s.Network.Traffic(m.id)
+	return Stats{stats, traffic, vm.Record().Config.MemoryLimit}, err
 }

@@ -77,6 +77,8 @@ func (p *places) SetEgress(context.Context, string, []string) error { return nil
 
 func (p *places) SetMetadata(context.Context, string, []byte) error { return nil }
 
+func (p *places) Traffic(string) (Traffic, error) { return Traffic{}, nil }
+
 func (p *places) Keep(ids []string) error {
 	for id := range p.all {
 		if !slices.Contains(ids, id) {

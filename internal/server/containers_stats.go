@@ -97,6 +97,7 @@ func (c *containers) statsOf(ctx context.Context, info container.Info) *v1.Conta
 	if s.MemoryLimit == 0 || s.MemoryLimit > s.MachineMemory {
 		wire.MemoryLimitBytes = s.MachineMemory
 	}
+	wire.ReceivedBytes, wire.SentBytes = s.Received, s.Sent
 	wire.ReadBytes, wire.WriteBytes, wire.OomKills = s.Read, s.Written, s.OOMKills
 	wire.MachineCpuMicros, wire.MachineResidentBytes = s.MachineCPU.Microseconds(), s.MachineResident
 	wire.MachineMemoryBytes, wire.GuestResidentBytes, wire.Vcpus = s.MachineMemory, s.GuestResident, uint32(s.VCPUs)

@@ -57,6 +57,10 @@ func (s *system) Info(ctx context.Context, _ *connect.Request[v1.InfoRequest]) (
 		Cpus:          int32(runtime.NumCPU()),
 		Pid:           int32(os.Getpid()),
 		StartedAt:     timeToWire(s.started),
+		Goroutines:    int32(runtime.NumGoroutine()),
+	}
+	if open, err := os.ReadDir("/proc/self/fd"); err == nil {
+		info.FileDescriptors = int32(len(open)) - 1 // the one that reads the folder
 	}
 	if k, err := s.c.Doctor.Kernel(); err == nil {
 		info.KernelPath, info.KernelVersion = k.Path, k.Version

@@ -14,11 +14,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	v1 "github.com/micropod/micropod/api/micropod/v1"
 	"github.com/micropod/micropod/api/micropod/v1/micropodv1connect"
@@ -27,6 +27,7 @@ import (
 const (
 	manyMachines  = 50
 	manyRecords   = 1000
+	followers     = 200
 	adoptLimit    = 1000 // ms until all of manyMachines answer
 	listLimit     = 20   // ms of the daemon's CPU time for a list with manyMachines
 	recordsLimit  = 50   // ms for a list of manyRecords
@@ -50,6 +51,7 @@ func measureDaemon(ctx context.Context, s *setup, r *report) error {
 		func() error { return measureIdle(ctx, s, r) },
 		func() error { return measureList(ctx, s, r, client) },
 		func() error { return measureAdoption(ctx, s, r, client, ids) },
+		func() error { return measureFollowers(ctx, s, r, client) },
 	} {
 		if err := step(); err != nil {
 			return err
@@ -157,12 +159,8 @@ func measureList(ctx context.Context, s *setup, r *report, client micropodv1conn
 // measureAdoption kills the daemon; the time runs from the next one's start until every agent has answered it.
 func measureAdoption(ctx context.Context, s *setup, r *report, client micropodv1connect.ContainersClient, ids []string) error {
 	samples, err := times(ctx, 3, func(ctx context.Context) error {
-		pid := s.daemonPID()
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		if err := killAndWait(s.daemonPID()); err != nil { // else a command could still reach it
 			return err
-		}
-		for syscall.Kill(pid, 0) == nil { // else a command could still reach it
-			time.Sleep(time.Millisecond)
 		}
 		if _, err := s.micropod(ctx, "version"); err != nil { // starts the next one
 			return err
@@ -176,6 +174,24 @@ func measureAdoption(ctx context.Context, s *setup, r *report, client micropodv1
 	return nil
 }
 
+// killAndWait kills a process that is no child of ours. It is dead then, if perhaps not reaped: that is up to its parent.
+func killAndWait(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		return err
+	}
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
 // answered has every guest's agent carry out a call: the signal is one that changes nothing.
 func answered(ctx context.Context, client micropodv1connect.ContainersClient, ids []string) error {
 	var all errgroup.Group
@@ -186,6 +202,49 @@ func answered(ctx context.Context, client micropodv1connect.ContainersClient, id
 		})
 	}
 	return all.Wait()
+}
+
+// measureFollowers has many clients follow one log from before its first line to its end.
+func measureFollowers(ctx context.Context, s *setup, r *report, client micropodv1connect.ContainersClient) error {
+	const lines = "20000"
+	id, err := s.micropod(ctx, "create", "busybox", "sh", "-c", "seq "+lines)
+	if err != nil {
+		return err
+	}
+	var all errgroup.Group
+	began := time.Now()
+	if _, err := client.Start(ctx, connect.NewRequest(&v1.StartContainerRequest{Container: id})); err != nil {
+		return err
+	}
+	for range followers {
+		all.Go(func() error {
+			last, n, err := follow(ctx, client, id)
+			if err == nil && (last != lines || strconv.Itoa(n) != lines) {
+				err = fmt.Errorf("a follower got %d lines, the last of them %q, want %s", n, last, lines)
+			}
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return err
+	}
+	r.add(fmt.Sprintf("%d clients follow %s lines", followers, lines), "ms", []float64{milliseconds(time.Since(began))}, 0, "from the start until all have all, and the container ended")
+	_, err = s.micropod(ctx, "rm", "-f", id)
+	return err
+}
+
+// follow reads a container's log to its end and returns the last line and their number.
+func follow(ctx context.Context, client micropodv1connect.ContainersClient, id string) (last string, n int, err error) {
+	stream, err := client.Logs(ctx, connect.NewRequest(&v1.LogsRequest{Container: id, Follow: true, Tail: -1, Stdout: true}))
+	if err != nil {
+		return "", 0, err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		n++
+		last = strings.TrimSpace(string(stream.Msg().Data))
+	}
+	return last, n, stream.Err()
 }
 
 // measureRecords makes containers without starting them, lists and removes them.

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -34,6 +35,9 @@ type host struct {
 	binary string
 	extra  []string // of the environment, of commands and the daemon they start
 	names  atomic.Int64
+
+	mu       sync.Mutex
+	machines []string // ids seen by noteMachines
 }
 
 // newHost is a host for one test, closed and checked for leaks at its end.
@@ -275,14 +279,8 @@ func (h *host) close() error {
 			}
 		}
 	}
-	errs = append(errs, h.signalDaemon(syscall.SIGTERM))
-	if h.leaks() != nil { // what an end leaves behind the next start of the daemon must remove
-		if r := h.command(ctx, nil, "ps", "-q"); r.code != 0 {
-			errs = append(errs, fmt.Errorf("starting the daemon on what the last one left: %v", r))
-		}
-		errs = append(errs, h.signalDaemon(syscall.SIGTERM))
-	}
-	return errors.Join(append(errs, h.leaks())...)
+	errs = append(errs, h.signalDaemon(syscall.SIGTERM)) // it leaves nothing that the next one would have to remove
+	return errors.Join(append(errs, h.leaks(), h.cgroupLeaks())...)
 }
 
 // leaks tells of processes, mounts and folders of machines that outlived them.

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	units "github.com/docker/go-units"
 )
 
 // TestLifecycle walks one container through every state.
@@ -110,5 +112,28 @@ func TestSeveralTargets(t *testing.T) {
 	r := h.run(t, "rm", "nobody-here", name)
 	if r.code != 1 || r.stdout != name+"\n" || !strings.Contains(r.stderr, "nobody-here") {
 		t.Errorf("want the one done, the other told, and 1:\n%v", r)
+	}
+}
+
+// TestStatsCountTraffic: what a machine sends and gets is counted from its start, in a network slot that others had before.
+func TestStatsCountTraffic(t *testing.T) {
+	t.Parallel()
+	name := shared.detached(t)
+	count := func() (received, sent float64) {
+		text := shared.must(t, "stats", "--no-stream", "--format", "{{.NetIO}}", name)
+		in, out, _ := strings.Cut(text, " / ")
+		r, err := units.FromHumanSize(in)
+		s, err2 := units.FromHumanSize(out)
+		if err != nil || err2 != nil {
+			t.Fatalf("NET I/O is %q", text)
+		}
+		return float64(r), float64(s)
+	}
+	if r, s := count(); r > 50_000 || s > 50_000 {
+		t.Errorf("a new machine has received %v bytes and sent %v", r, s)
+	}
+	shared.must(t, "exec", name, "sh", "-c", `ping -c 100 -i 0.01 -s 1400 -w 60 "$(ip route | sed -n 's/^default via \([^ ]*\).*/\1/p')"`)
+	if r, s := count(); r < 140_000 || s < 140_000 || r > 1_000_000 || s > 1_000_000 {
+		t.Errorf("after 100 packets of 1.4 kB each way it has received %v bytes and sent %v", r, s)
 	}
 }

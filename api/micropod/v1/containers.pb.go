@@ -4656,7 +4656,9 @@ type ContainerStats struct {
 	MachineMemoryBytes   int64                  `protobuf:"varint,14,opt,name=machine_memory_bytes,json=machineMemoryBytes,proto3" json:"machine_memory_bytes,omitempty"`       // what the guest was given
 	GuestResidentBytes   int64                  `protobuf:"varint,15,opt,name=guest_resident_bytes,json=guestResidentBytes,proto3" json:"guest_resident_bytes,omitempty"`       // of machine_resident_bytes: guest memory. The rest is the monitor's own
 	Vcpus                uint32                 `protobuf:"varint,16,opt,name=vcpus,proto3" json:"vcpus,omitempty"`
-	Error                string                 `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"` // why the guest's part is missing
+	Error                string                 `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"`                                       // why the guest's part is missing
+	ReceivedBytes        int64                  `protobuf:"varint,18,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"` // by the machine, from all its networks
+	SentBytes            int64                  `protobuf:"varint,19,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -4808,6 +4810,20 @@ func (x *ContainerStats) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *ContainerStats) GetReceivedBytes() int64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *ContainerStats) GetSentBytes() int64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
 }
 
 type RenameContainerRequest struct {
@@ -5396,7 +5412,7 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\rStatsResponse\x12;\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2\x1b.micropod.v1.ContainerStatsR\n" +
-	"containers\"\xcf\x04\n" +
+	"containers\"\x95\x05\n" +
 	"\x0eContainerStats\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -5418,7 +5434,10 @@ const file_micropod_v1_containers_proto_rawDesc = "" +
 	"\x14machine_memory_bytes\x18\x0e \x01(\x03R\x12machineMemoryBytes\x120\n" +
 	"\x14guest_resident_bytes\x18\x0f \x01(\x03R\x12guestResidentBytes\x12\x14\n" +
 	"\x05vcpus\x18\x10 \x01(\rR\x05vcpus\x12\x14\n" +
-	"\x05error\x18\x11 \x01(\tR\x05error\"J\n" +
+	"\x05error\x18\x11 \x01(\tR\x05error\x12%\n" +
+	"\x0ereceived_bytes\x18\x12 \x01(\x03R\rreceivedBytes\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x13 \x01(\x03R\tsentBytes\"J\n" +
 	"\x16RenameContainerRequest\x12\x1c\n" +
 	"\tcontainer\x18\x01 \x01(\tR\tcontainer\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"\x19\n" +

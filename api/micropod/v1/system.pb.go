@@ -418,6 +418,8 @@ type InfoResponse struct {
 	Machines          int32                  `protobuf:"varint,16,opt,name=machines,proto3" json:"machines,omitempty"`
 	Pid               int32                  `protobuf:"varint,17,opt,name=pid,proto3" json:"pid,omitempty"` // the daemon's
 	StartedAt         *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	Goroutines        int32                  `protobuf:"varint,19,opt,name=goroutines,proto3" json:"goroutines,omitempty"`                                  // of the daemon
+	FileDescriptors   int32                  `protobuf:"varint,20,opt,name=file_descriptors,json=fileDescriptors,proto3" json:"file_descriptors,omitempty"` // likewise
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -576,6 +578,20 @@ func (x *InfoResponse) GetStartedAt() *timestamppb.Timestamp {
 		return x.StartedAt
 	}
 	return nil
+}
+
+func (x *InfoResponse) GetGoroutines() int32 {
+	if x != nil {
+		return x.Goroutines
+	}
+	return 0
+}
+
+func (x *InfoResponse) GetFileDescriptors() int32 {
+	if x != nil {
+		return x.FileDescriptors
+	}
+	return 0
 }
 
 type DoctorRequest struct {
@@ -1425,7 +1441,7 @@ const file_micropod_v1_system_proto_rawDesc = "" +
 	"\vapi_version\x18\x04 \x01(\tR\n" +
 	"apiVersion\x12\x1a\n" +
 	"\bplatform\x18\x05 \x01(\tR\bplatform\"\r\n" +
-	"\vInfoRequest\"\xd4\x04\n" +
+	"\vInfoRequest\"\x9f\x05\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x19\n" +
 	"\bdata_dir\x18\x02 \x01(\tR\adataDir\x12\x17\n" +
@@ -1450,7 +1466,11 @@ const file_micropod_v1_system_proto_rawDesc = "" +
 	"\bmachines\x18\x10 \x01(\x05R\bmachines\x12\x10\n" +
 	"\x03pid\x18\x11 \x01(\x05R\x03pid\x129\n" +
 	"\n" +
-	"started_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"\x0f\n" +
+	"started_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x1e\n" +
+	"\n" +
+	"goroutines\x18\x13 \x01(\x05R\n" +
+	"goroutines\x12)\n" +
+	"\x10file_descriptors\x18\x14 \x01(\x05R\x0ffileDescriptors\"\x0f\n" +
 	"\rDoctorRequest\"<\n" +
 	"\x0eDoctorResponse\x12*\n" +
 	"\x06checks\x18\x01 \x03(\v2\x12.micropod.v1.CheckR\x06checks\"{\n" +

@@ -8,10 +8,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/micropod/micropod/internal/vmm"
 	"github.com/micropod/micropod/internal/vmm/process"
 )
+
+// lookAfter is how long an adopted machine's status is not asked for: QEMU takes commands byte by byte, and of many
+// machines that are adopted at once each has more urgent things to do. A guest that has ended ends its QEMU by itself, mostly.
+const lookAfter = time.Second
 
 // Adopt takes over a machine that an earlier process started, see vmm.Engine. A
 // QEMU that does not answer yet is adopted all the same: it can be waited for and
@@ -34,7 +39,7 @@ func (e *Engine) Adopt(ctx context.Context, r vmm.Record) (vmm.Machine, error) {
 	if err := m.connect(ctx); err != nil {
 		m.log.Warn("adopted machine does not answer yet", "error", err)
 	}
-	m.attention <- struct{}{} // its guest may have ended meanwhile
+	time.AfterFunc(lookAfter, func() { notify(m.attention, struct{}{}) }) // its guest may have ended meanwhile
 	go m.supervise()
 	return m, nil
 }

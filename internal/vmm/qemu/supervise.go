@@ -200,9 +200,10 @@ func (m *machine) quit(ctx context.Context) {
 	}
 }
 
-// drain brings the logs up to date and returns when to do so again.
+// drain brings the logs up to date and returns when to do so again: in an idle machine at the full second, with all
+// others, since it is the daemon's waking up that costs.
 func (m *machine) drain() time.Duration {
-	next := drainIdle
+	next := drainIdle - time.Duration(time.Now().UnixNano())%drainIdle
 	for _, r := range []*process.Ring{m.console, m.output} {
 		more, err := r.Drain()
 		if err != nil {
