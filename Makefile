@@ -50,7 +50,7 @@ test:
 
 ## kvmhost: what runs with Firecracker, in a KVM host made in software: the conformance suite of engines, the core of the end-to-end tests
 kvmhost: build
-	MICROPOD_TEST_ALL=1 MICROPOD_KVMHOST=1 $(GO) test -p 1 -timeout 30m -v -run 'TestConformance|TestProbe|TestInKVMHost|TestPrograms|TestRun$$|TestInstallScript' ./internal/vmm/firecracker ./test/kvmhost ./test/e2e
+	MICROPOD_TEST_ALL=1 MICROPOD_KVMHOST=1 $(GO) test -p 1 -timeout 30m -v -run 'TestConformance|TestProbe|TestInKVMHost|TestPrograms|TestRun$$|TestInstallScript|TestVMMDiesAtEachStage|TestStartsThatCannotBe|TestSnapshotOnAFullDisk|TestUnjailed' ./internal/vmm/firecracker ./test/kvmhost ./test/e2e
 
 ## kvmhost-shell: a shell in that host, with micropod, Firecracker and its jailer installed
 kvmhost-shell: build

@@ -30,7 +30,7 @@ func main() {
 	out := flag.String("out", "", "`file` for the results as JSON")
 	runs := flag.Int("n", 10, "`runs` of each command")
 	bin := flag.String("bin", "bin", "`folder` of micropod's binaries")
-	only := flag.String("only", "", "measure this `group` alone: boot, start, agent, exec, streams, memory, peers, images, net, daemon")
+	only := flag.String("only", "", "measure this `group` alone: boot, start, agent, exec, streams, memory, peers, images, net, daemon, firecracker")
 	long := flag.Bool("long", false, "measure also what takes minutes: images of 3 GB")
 	strict := flag.Bool("strict", false, "fail when a limit is not kept")
 	flag.Parse()
@@ -70,7 +70,7 @@ func bench(ctx context.Context, o options) (missed int, err error) {
 	}{
 		{"boot", measureBoot}, {"start", measureStart}, {"agent", measureAgent}, {"exec", measureExec},
 		{"streams", measureStreams}, {"memory", measureMemory}, {"peers", measurePeers},
-		{"images", measureImages}, {"daemon", measureDaemon}, {"net", measureNet},
+		{"images", measureImages}, {"daemon", measureDaemon}, {"net", measureNet}, {"firecracker", measureFirecracker},
 	} {
 		if o.only != "" && o.only != group.name {
 			continue

@@ -7,16 +7,20 @@ import (
 	"flag"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/micropod/micropod/test/kvmhost"
 )
 
+// coreInKVMHost runs there with all other tests.
+const coreInKVMHost = "TestFirecrackerIsTaken"
+
 // inKVMHost are the tests that run with Firecracker in a KVM host made in software. Any test that knows no engine and needs
 // no other programs than busybox's can be added once it was seen to pass there.
 var inKVMHost = []string{
-	"TestFirecrackerIsTaken", "TestRun", "TestRunStdin", "TestLifecycle", "TestExec", "TestLogs", "TestPause",
+	coreInKVMHost, "TestAutoTakesFirecracker", "TestRunStdin", "TestLifecycle", "TestExec", "TestLogs", "TestPause",
 	"TestSnapshotRestoreAndClone", "TestDaemonKilled", "TestMachineDies",
 }
 
@@ -25,9 +29,7 @@ func TestInKVMHost(t *testing.T) {
 	if kvmhost.Inside() {
 		t.Skip("this is it")
 	}
-	if os.Getenv("MICROPOD_KVMHOST") == "" {
-		t.Skip("boots a KVM host in software: make kvmhost runs it")
-	}
+	kvmhost.Need(t, kvmhost.Core)
 	files := kvmhost.Files{}
 	for _, name := range []string{"micropod", "micropodd", "micropod-agent"} {
 		path, err := binary(name)
@@ -49,6 +51,9 @@ func TestInKVMHost(t *testing.T) {
 func pickedInKVMHost() string {
 	if _, picked, ok := strings.Cut(flag.Lookup("test.run").Value.String(), "/"); ok {
 		return picked
+	}
+	if kvmhost.Wanted() < kvmhost.All {
+		return "^" + coreInKVMHost + "$"
 	}
 	return "^(" + strings.Join(inKVMHost, "|") + ")$"
 }
@@ -78,5 +83,37 @@ func TestFirecrackerIsTaken(t *testing.T) {
 	h.must(t, "rm", "-f", name)
 	if out, err := exec.Command("pidof", "firecracker").Output(); err == nil && strings.Contains(" "+strings.TrimSpace(string(out))+" ", " "+pid+" ") {
 		t.Errorf("firecracker %s is left", pid)
+	}
+}
+
+// TestAutoTakesFirecracker: a daemon that is told nothing of engines tries KVM, and takes Firecracker.
+func TestAutoTakesFirecracker(t *testing.T) {
+	if !kvmhost.Inside() {
+		t.Skip("runs in the KVM host, see TestInKVMHost")
+	}
+	dir, err := os.MkdirTemp("", "micropod-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte("engine = \"auto\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h, err := openHost(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := h.run(t, "doctor")
+	t.Log(r.took, r.stdout)
+	if strings.Contains(r.stdout, "was not up after") {
+		t.Skipf("this host is too slow for the probe, which takes such a KVM for one that does not work:\n%v", r)
+	}
+	if !strings.Contains(r.stdout, "machines that ask for none get firecracker") {
+		t.Errorf("doctor says:\n%v", r)
 	}
 }

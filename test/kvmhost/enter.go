@@ -137,7 +137,7 @@ func run(t *testing.T, files Files, picked string, env []string) {
 		t.Fatalf("preparing the KVM host: code %d, %v", code, err)
 	}
 	began := time.Now()
-	code, err := h.Run(t.Context(), Command{Args: args, Env: append(env, insideVariable+"=1", binariesVariable+"="+binariesThere), Stdout: out, Stderr: out})
+	code, err := h.Run(t.Context(), Command{Args: args, Env: append(env, insideVariable+"=1", binariesVariable+"="+binariesThere, wholeVariable+"="+os.Getenv(wholeVariable), requiredVariable+"="+os.Getenv(requiredVariable)), Stdout: out, Stderr: out})
 	switch text := output.String(); {
 	case err != nil:
 		t.Errorf("in the KVM host: %v\n%s\nits console:\n%s", err, text, h.qemu.consoleTail())

@@ -36,6 +36,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -199,5 +200,42 @@ func (h *Host) request(ctx context.Context, q wire.Request, send func(io.Writer)
 
 // Inside says whether this process runs in such a host.
 func Inside() bool { return os.Getenv(insideVariable) != "" }
+
+// Extent is how much of what can run in such a host is to run.
+type Extent int
+
+// Extents, each with what the one before has.
+const (
+	None Extent = iota // it takes minutes
+	Core               // as part of all tests
+	All
+)
+
+// wholeVariable asks for All; the host's tests inherit it.
+const wholeVariable = "MICROPOD_KVMHOST"
+
+// Wanted is how much is asked for: All by make kvmhost, Core by make test.
+func Wanted() Extent {
+	switch {
+	case os.Getenv(wholeVariable) != "":
+		return All
+	case os.Getenv(requiredVariable) != "":
+		return Core
+	default:
+		return None
+	}
+}
+
+// Need skips a test that more is wanted for than is.
+func Need(t *testing.T, e Extent) {
+	t.Helper()
+	if Wanted() >= e {
+		return
+	}
+	if e == Core {
+		t.Skip("boots a KVM host in software and machines in it: make test and make kvmhost run it")
+	}
+	t.Skip("takes minutes in a KVM host in software: make kvmhost runs it")
+}
 
 const insideVariable = "MICROPOD_IN_KVMHOST"

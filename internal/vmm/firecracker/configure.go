@@ -33,10 +33,15 @@ func ptr[T any](v T) *T { return &v }
 
 // configure makes the requests between a fresh Firecracker and its guest's start, in their order.
 func (m *machine) configure(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{
-		m.putMachineConfig, m.putCPUConfig, m.putBootSource, m.putDrives, m.putInterfaces, m.putVsock, m.putEntropy, m.putBalloon,
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"machine configuration", m.putMachineConfig}, {"CPU configuration", m.putCPUConfig}, {"kernel", m.putBootSource}, {"drives", m.putDrives},
+		{"interfaces", m.putInterfaces}, {"vsock", m.putVsock}, {"entropy", m.putEntropy}, {"balloon", m.putBalloon},
 	} {
-		if err := step(ctx); err != nil {
+		m.stage(step.name)
+		if err := step.do(ctx); err != nil {
 			return err
 		}
 	}

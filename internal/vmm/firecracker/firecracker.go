@@ -73,6 +73,9 @@ type Engine struct {
 	version        Version
 	log            *slog.Logger
 
+	// stage is called before each stage of a start, in tests that end the VMM there; nil else.
+	stage func(name string, pid int)
+
 	probing sync.Mutex // held for the length of a probe
 	answer  *Answer    // guarded by probing; nil until known
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -43,14 +44,15 @@ const (
 	guestInitrd = "/tmp/guest/initrd"
 )
 
-// enter has a test run in the KVM host, with the suite's guest.
-func enter(t *testing.T) bool {
+// enter has a test run in the KVM host, with the suite's guest, if so much is wanted.
+func enter(t *testing.T, e kvmhost.Extent) bool {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("boots a KVM host in software and machines in it")
+	}
+	kvmhost.Need(t, e)
 	if kvmhost.Inside() {
 		return true
-	}
-	if testing.Short() || os.Getenv("MICROPOD_KVMHOST") == "" {
-		t.Skip("boots a KVM host in software and many machines in it: make kvmhost runs it")
 	}
 	files, err := makeGuest(t.Context(), t.TempDir())
 	if err != nil {
@@ -86,8 +88,15 @@ func commandLine(t *testing.T) string {
 	return kernel.CommandLine(kernel.Boot{TSCKHz: khz, VCPUs: 1, Emulated: true})
 }
 
+// core are the tests of the suite that run with all other tests of the repository, in a minute or two.
+var core = []string{"Refuses", "Start", "GarbageKernel", "GuestCrash", "PowerOff", "Adopt", "SnapshotRestore", "SetDrive"}
+
+func pick(name string) (bool, string) {
+	return kvmhost.Wanted() == kvmhost.All || slices.Contains(core, name), "make kvmhost runs it"
+}
+
 func TestConformance(t *testing.T) {
-	if !enter(t) {
+	if !enter(t, kvmhost.Core) {
 		return
 	}
 	vmmtest.Run(t, vmmtest.Setup{
@@ -99,7 +108,7 @@ func TestConformance(t *testing.T) {
 			return e
 		},
 		Kernel: guestKernel, Initrd: guestInitrd, Args: commandLine(t),
-		NoNested: true, SlowConsole: true, Patience: 3,
+		NoNested: true, SlowConsole: true, Patience: 3, Pick: pick,
 		Remains: remains,
 	})
 }
@@ -111,7 +120,7 @@ func remains(r vmm.Record) []string {
 
 // TestProbe: in the KVM host it works, and the answer is kept.
 func TestProbe(t *testing.T) {
-	if !enter(t) {
+	if !enter(t, kvmhost.All) {
 		return
 	}
 	dir := t.TempDir()

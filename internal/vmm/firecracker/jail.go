@@ -95,7 +95,11 @@ func (e *Engine) spawn(j *jail, stdout, stderr *os.File) (*process.Process, erro
 		}
 		return process.Start(cmd, func() error { return process.EnterNetNS(j.config.NetNS) })
 	}
-	if err := os.Mkdir(j.base(), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	// One of an earlier start is empty: what was in it went with its mount namespace.
+	if err := os.Remove(j.base()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("a jail is there already, and something that is not ours is in it: %w", err)
+	}
+	if err := os.Mkdir(j.base(), 0o700); err != nil {
 		return nil, err
 	}
 	return process.Start(cmd, func() error { return j.enter(e.binary) })

@@ -52,6 +52,8 @@ type machine struct {
 	forget   chan struct{}      // drops a connection that nobody has taken
 	accepted chan struct{}      // closed when accept has returned
 
+	stage func(name string) // never nil
+
 	limited atomic.Bool // a device has a limit, or may have had one
 
 	changing chan struct{} // holds one token while a request that changes the machine runs
@@ -86,6 +88,11 @@ func newMachine(e *Engine, r vmm.Record) *machine {
 		ended:      make(chan struct{}),
 		letGo:      make(chan struct{}),
 		supervised: make(chan struct{}),
+	}
+	m.stage = func(name string) {
+		if e.stage != nil {
+			e.stage(name, m.process.PID)
+		}
 	}
 	m.limited.Store(bounds(r.Config))
 	m.log.to = process.Log{Path: cmp.Or(r.Config.Log, m.path(logFile)), Limit: logBytes}

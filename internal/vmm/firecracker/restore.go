@@ -67,6 +67,7 @@ func (m *machine) load(ctx context.Context, limits bool) error {
 	for i, n := range m.record.Config.Interfaces {
 		request.Overrides = append(request.Overrides, networkOverride{interfaceID(i), tapName(i, n)})
 	}
+	m.stage("loading")
 	if err := m.api.send(ctx, "PUT", "/snapshot/load", request, nil); err != nil || !limits {
 		return err
 	}

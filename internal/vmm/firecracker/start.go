@@ -47,6 +47,7 @@ func (e *Engine) Start(ctx context.Context, c vmm.Config) (vmm.Machine, error) {
 		if err := m.configure(ctx); err != nil {
 			return m.startError("configuring the machine", err)
 		}
+		m.stage("start of the guest")
 		if err := m.startGuest(ctx); err != nil {
 			return m.startError("starting the guest", err)
 		}
@@ -84,13 +85,16 @@ func (e *Engine) launch(ctx context.Context, c vmm.Config, entries []entry, begi
 	if err := e.start(m, &jail{c, entries}, &steps); err != nil {
 		return nil, err
 	}
+	m.stage("process")
 	if err := m.connect(ctx); err != nil {
 		return nil, m.startError("waiting for Firecracker's API", err)
 	}
+	m.stage("log")
 	if err := m.openPipes(); err != nil {
 		return nil, m.startError("opening Firecracker's log", err)
 	}
 	steps.Add("closing Firecracker's log", func(context.Context) error { return m.closePipes() })
+	m.stage("guest channel")
 	if err := m.listenGuest(); err != nil {
 		return nil, m.startError("listening for the guest", err)
 	}

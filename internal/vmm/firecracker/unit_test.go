@@ -125,7 +125,7 @@ func TestAPIErrorsNameRequestAndFault(t *testing.T) {
 		w.WriteHeader(http.StatusBadRequest)
 		fmt.Fprint(w, `{"fault_message":"The kernel file cannot be opened"}`)
 	})
-	m := &machine{api: a}
+	m := &machine{api: a, stage: func(string) {}}
 	for request, err := range map[string]error{
 		"PUT /boot-source":           m.putBootSource(t.Context()),
 		"PUT /machine-config":        m.putMachineConfig(t.Context()),

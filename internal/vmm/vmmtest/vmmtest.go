@@ -47,6 +47,8 @@ type Setup struct {
 	Patience int
 	// NoNested: the host's CPU or KVM cannot nest.
 	NoNested bool
+	// Pick says which tests to run, by name; nil: all. Those that are not picked are skipped with its reason.
+	Pick func(name string) (run bool, reason string)
 	// Remains lists what a running machine has on the host: paths that must be there
 	// while it runs and gone after Close. The record is the machine's.
 	Remains func(r vmm.Record) []string
@@ -117,6 +119,11 @@ func Run(t *testing.T, s Setup) {
 	shared := &suite{Setup: s, engine: s.New(t), slots: semaphore.NewWeighted(machines)}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			if s.Pick != nil {
+				if run, reason := s.Pick(test.name); !run {
+					t.Skip(reason)
+				}
+			}
 			t.Parallel()
 			if err := shared.slots.Acquire(t.Context(), test.machines); err != nil {
 				t.Fatal(err)
