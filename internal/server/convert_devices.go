@@ -157,5 +157,7 @@ func resourcesOfVM(s machine.Stats) *v1.VMResources {
 		GuestBytes:       uint64(max(s.GuestBytes, 0)),
 		BalloonBytes:     uint64(max(s.BalloonBytes, 0)),
 		MemoryLimitBytes: uint64(max(s.MemoryLimit, 0)),
+
+		GuestAvailableBytes: uint64(max(s.GuestAvailable, 0)),
 	}
 }

@@ -207,6 +207,9 @@ type Stats struct {
 	ResidentBytes int64         // of the VMM process, guest memory included
 	GuestBytes    int64         // of ResidentBytes: the guest's memory; the rest is the VMM's own
 	BalloonBytes  int64         // handed back by the guest
+	// GuestAvailable is what the guest says that its programs could still have, in bytes, as of the last second or two. Zero
+	// where an engine does not ask, or the guest has not answered yet.
+	GuestAvailable int64
 }
 
 // Exit tells how a VMM ended.

@@ -20,7 +20,7 @@ const coreInKVMHost = "TestFirecrackerIsTaken"
 // inKVMHost are the tests that run with Firecracker in a KVM host made in software. Any test that knows no engine and needs
 // no other programs than busybox's can be added once it was seen to pass there.
 var inKVMHost = []string{
-	coreInKVMHost, "TestAutoTakesFirecracker", "TestRunStdin", "TestLifecycle", "TestExec", "TestLogs", "TestPause",
+	coreInKVMHost, "TestAutoTakesFirecracker", "TestCopy", "TestRunStdin", "TestLifecycle", "TestExec", "TestLogs", "TestPause",
 	"TestSnapshotRestoreAndClone", "TestDaemonKilled", "TestMachineDies",
 }
 

@@ -77,10 +77,12 @@ func Main(m *testing.M) int {
 func closeShared() error {
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.host == nil {
+	h := shared.host
+	shared.host, shared.err, shared.tried = nil, nil, false
+	if h == nil {
 		return nil
 	}
-	return shared.host.Close()
+	return h.Close()
 }
 
 // sharedHost boots a host with the test binary in it, or skips the test.
@@ -119,11 +121,33 @@ func startForTests(t *testing.T) (*Host, error) {
 	return h, nil
 }
 
+// run has the tests picked run in the host. TCG's virtualisation is not without faults: where the host itself dies or hangs, which says
+// nothing of what is tested, they run once more, in a new one.
 func run(t *testing.T, files Files, picked string, env []string) {
 	t.Helper()
 	h := sharedHost(t)
-	if err := h.Put(t.Context(), files); err != nil {
-		t.Fatal(err)
+	err := runOn(t, h, files, picked, env)
+	if err == nil {
+		return
+	}
+	t.Logf("the KVM host failed, once more in a new one: %v\nits console:\n%s", err, h.qemu.consoleTail())
+	if err := closeShared(); err != nil {
+		t.Logf("ending it: %v", err)
+	}
+	h = sharedHost(t)
+	if err := runOn(t, h, files, picked, env); err != nil {
+		t.Errorf("the KVM host failed again: %v\nits console:\n%s", err, h.qemu.consoleTail())
+	}
+}
+
+// runOn returns an error when the host failed, and tells t when the tests did.
+func runOn(t *testing.T, h *Host, files Files, picked string, env []string) error {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	go h.watch(ctx, cancel)
+	if err := h.Put(ctx, files); err != nil {
+		return err
 	}
 	name := strings.ReplaceAll(t.Name(), "/", "_")
 	coverage := path.Join("/tmp/cover", name)
@@ -133,14 +157,14 @@ func run(t *testing.T, files Files, picked string, env []string) {
 	if testing.Verbose() {
 		out = io.MultiWriter(&output, os.Stdout)
 	}
-	if code, err := h.Run(t.Context(), Command{Args: []string{"/bin/mkdir", "-p", coverage, binariesThere}}); err != nil || code != 0 {
-		t.Fatalf("preparing the KVM host: code %d, %v", code, err)
+	if code, err := h.Run(ctx, Command{Args: []string{"/bin/mkdir", "-p", coverage, binariesThere}}); err != nil || code != 0 {
+		return fmt.Errorf("preparing the KVM host: code %d, %w", code, err)
 	}
 	began := time.Now()
-	code, err := h.Run(t.Context(), Command{Args: args, Env: append(env, insideVariable+"=1", binariesVariable+"="+binariesThere, wholeVariable+"="+os.Getenv(wholeVariable), requiredVariable+"="+os.Getenv(requiredVariable)), Stdout: out, Stderr: out})
+	code, err := h.Run(ctx, Command{Args: args, Env: append(env, insideVariable+"=1", binariesVariable+"="+binariesThere, wholeVariable+"="+os.Getenv(wholeVariable), requiredVariable+"="+os.Getenv(requiredVariable)), Stdout: out, Stderr: out})
 	switch text := output.String(); {
 	case err != nil:
-		t.Errorf("in the KVM host: %v\n%s\nits console:\n%s", err, text, h.qemu.consoleTail())
+		return fmt.Errorf("%w; what ran in it said\n%s", err, text)
 	case code != 0:
 		t.Errorf("failed in the KVM host (code %d):\n%s", code, text)
 	case !strings.Contains(text, "--- PASS: "+t.Name()) && strings.Contains(text, "--- SKIP: "+t.Name()):
@@ -152,8 +176,33 @@ func run(t *testing.T, files Files, picked string, env []string) {
 		if to == "" {
 			continue
 		}
-		if err := h.Get(t.Context(), from, to); err != nil {
-			t.Error(err)
+		if err := h.Get(ctx, from, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// How often a host is asked for a sign of life, and how long it may owe one: on a loaded machine it takes seconds.
+const (
+	signEvery = 10 * time.Second
+	signLimit = 90 * time.Second
+)
+
+// watch ends what waits for a host that gives no sign of life any more.
+func (h *Host) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(signEvery):
+		}
+		limited, done := context.WithTimeout(ctx, signLimit)
+		_, err := h.Run(limited, Command{Args: []string{"/bin/true"}})
+		done()
+		if err != nil && ctx.Err() == nil {
+			cancel(fmt.Errorf("it gives no sign of life: %w", err))
+			return
 		}
 	}
 }

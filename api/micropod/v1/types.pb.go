@@ -1352,14 +1352,15 @@ func (x *VM) GetAnnotations() map[string]string {
 
 // VMResources is what a machine's VMM uses on the host.
 type VMResources struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	CpuNanos         uint64                 `protobuf:"varint,1,opt,name=cpu_nanos,json=cpuNanos,proto3" json:"cpu_nanos,omitempty"`                           // of the VMM's process since its start, guest included
-	ResidentBytes    uint64                 `protobuf:"varint,2,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`            // VMM and guest memory
-	GuestBytes       uint64                 `protobuf:"varint,3,opt,name=guest_bytes,json=guestBytes,proto3" json:"guest_bytes,omitempty"`                     // of these the guest's memory
-	BalloonBytes     uint64                 `protobuf:"varint,4,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`               // given back by the guest
-	MemoryLimitBytes uint64                 `protobuf:"varint,5,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"` // of VMM and guest together on the host; 0: none
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	CpuNanos            uint64                 `protobuf:"varint,1,opt,name=cpu_nanos,json=cpuNanos,proto3" json:"cpu_nanos,omitempty"`                                    // of the VMM's process since its start, guest included
+	ResidentBytes       uint64                 `protobuf:"varint,2,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`                     // VMM and guest memory
+	GuestBytes          uint64                 `protobuf:"varint,3,opt,name=guest_bytes,json=guestBytes,proto3" json:"guest_bytes,omitempty"`                              // of these the guest's memory
+	BalloonBytes        uint64                 `protobuf:"varint,4,opt,name=balloon_bytes,json=balloonBytes,proto3" json:"balloon_bytes,omitempty"`                        // given back by the guest
+	MemoryLimitBytes    uint64                 `protobuf:"varint,5,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`          // of VMM and guest together on the host; 0: none
+	GuestAvailableBytes uint64                 `protobuf:"varint,6,opt,name=guest_available_bytes,json=guestAvailableBytes,proto3" json:"guest_available_bytes,omitempty"` // what the guest says its programs could still have; firecracker only
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *VMResources) Reset() {
@@ -1423,6 +1424,13 @@ func (x *VMResources) GetBalloonBytes() uint64 {
 func (x *VMResources) GetMemoryLimitBytes() uint64 {
 	if x != nil {
 		return x.MemoryLimitBytes
+	}
+	return 0
+}
+
+func (x *VMResources) GetGuestAvailableBytes() uint64 {
+	if x != nil {
+		return x.GuestAvailableBytes
 	}
 	return 0
 }
@@ -1568,14 +1576,15 @@ const file_micropod_v1_types_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a>\n" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf9\x01\n" +
 	"\vVMResources\x12\x1b\n" +
 	"\tcpu_nanos\x18\x01 \x01(\x04R\bcpuNanos\x12%\n" +
 	"\x0eresident_bytes\x18\x02 \x01(\x04R\rresidentBytes\x12\x1f\n" +
 	"\vguest_bytes\x18\x03 \x01(\x04R\n" +
 	"guestBytes\x12#\n" +
 	"\rballoon_bytes\x18\x04 \x01(\x04R\fballoonBytes\x12,\n" +
-	"\x12memory_limit_bytes\x18\x05 \x01(\x04R\x10memoryLimitBytes*\x84\x02\n" +
+	"\x12memory_limit_bytes\x18\x05 \x01(\x04R\x10memoryLimitBytes\x122\n" +
+	"\x15guest_available_bytes\x18\x06 \x01(\x04R\x13guestAvailableBytes*\x84\x02\n" +
 	"\aVMState\x12\x18\n" +
 	"\x14VM_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11VM_STATE_CREATING\x10\x01\x12\x15\n" +

@@ -35,6 +35,9 @@ func (m *machine) Stats(ctx context.Context) (s vmm.Stats, err error) {
 	if answer.Payload != nil && answer.Payload.ActualMib != nil {
 		s.BalloonBytes = min(max(0, *answer.Payload.ActualMib), m.record.Config.Memory/mib) * mib
 	}
+	if answer.Payload != nil { // a guest's word
+		s.GuestAvailable = min(max(0, answer.Payload.AvailableMemory), m.record.Config.Memory)
+	}
 	use, err := m.process.Use()
 	if err != nil {
 		return s, m.explain(fmt.Errorf("reading the process's use: %w", err))

@@ -43,9 +43,9 @@ func TestConformance(t *testing.T) {
 			return e
 		},
 		Kernel: g.Kernel, Initrd: g.Initrd, Args: g.Args,
-		NoBalloonAfterRestore: true,
-		FixedDriveSize:        true,
-		Remains:               remains,
+		NoBalloonAfterRestore: true, NoInterfaceLimits: true, NoGuestStats: true,
+		FixedDriveSize: true,
+		Remains:        remains,
 	})
 }
 

@@ -6,6 +6,7 @@ package vmmtest
 import (
 	"context"
 	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -63,4 +64,61 @@ func (m *machine) load(ctx context.Context, t *testing.T, size int) time.Duratio
 	began := time.Now()
 	m.ask(ctx, t, "load vda %d", size)
 	return time.Since(began)
+}
+
+// testInterfaceLimits: what the guest sends waits for its bucket, or the engine refuses.
+func testInterfaceLimits(ctx context.Context, t *testing.T, s *suite) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes network namespaces")
+	}
+	n := newNamespace(t, "tap0")
+	slow := vmm.RateLimit{Ops: vmm.TokenBucket{Size: 1, Refill: time.Second}}
+	shape := func(send vmm.RateLimit) func(*vmm.Config) {
+		return func(c *vmm.Config) {
+			c.NetNS, c.Interfaces = n.path, interfaces("tap0")
+			c.Interfaces[0].Send = send
+		}
+	}
+	if s.NoInterfaceLimits {
+		var unsupported *vmm.UnsupportedError
+		if m, err := s.engine.Start(ctx, s.config(t, shape(slow))); !errors.As(err, &unsupported) {
+			if err == nil {
+				s.hold(t, m)
+			}
+			t.Errorf("an interface with a limit: %v, want an *UnsupportedError", err)
+		}
+		m := s.start(ctx, t, shape(vmm.RateLimit{}))
+		if err := m.LimitInterface(ctx, 0, vmm.RateLimit{}, slow); !errors.As(err, &unsupported) {
+			t.Errorf("LimitInterface: %v, want an *UnsupportedError", err)
+		}
+		return
+	}
+	m := s.start(ctx, t, shape(slow))
+	four := func() time.Duration {
+		m.ask(ctx, t, "exchange eth0 first")
+		began := time.Now()
+		for range 3 {
+			m.ask(ctx, t, "exchange eth0 hello")
+		}
+		return time.Since(began)
+	}
+	limited := four()
+	if limited < 2*time.Second {
+		t.Errorf("three frames at one a second took %v", limited)
+	}
+	if err := m.LimitInterface(ctx, 0, slow, vmm.RateLimit{}); err != nil {
+		t.Fatal(err)
+	}
+	if received := four(); received < 2*time.Second {
+		t.Errorf("three frames to the guest at one a second took %v", received)
+	}
+	if err := m.LimitInterface(ctx, 0, vmm.RateLimit{}, vmm.RateLimit{}); err != nil {
+		t.Fatal(err)
+	}
+	if free := four(); free >= limited {
+		t.Errorf("three frames took %v without limit, %v with", free, limited)
+	}
+	if err := m.LimitInterface(ctx, 1, slow, slow); err == nil {
+		t.Error("an interface that is not there was limited")
+	}
 }

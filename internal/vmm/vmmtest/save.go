@@ -275,6 +275,13 @@ func testStats(ctx context.Context, t *testing.T, s *suite) {
 	if before.CPU <= 0 || before.ResidentBytes <= 0 || before.BalloonBytes != 0 {
 		t.Errorf("stats of a booted machine: %+v", before)
 	}
+	for !s.NoGuestStats && before.GuestAvailable == 0 { // asked once a second; ends with ctx
+		time.Sleep(50 * time.Millisecond)
+		before = stats(ctx, t, m)
+	}
+	if before.GuestAvailable < 0 || before.GuestAvailable > memory {
+		t.Errorf("the guest has %d bytes available of %d", before.GuestAvailable, memory)
+	}
 	const touched = 100 << 20
 	m.ask(ctx, t, "touch %d", touched)
 	after := stats(ctx, t, m)

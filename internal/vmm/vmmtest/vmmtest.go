@@ -39,6 +39,10 @@ type Setup struct {
 
 	// NoBalloonAfterRestore: SetBalloon of a restored machine is unsupported.
 	NoBalloonAfterRestore bool
+	// NoInterfaceLimits: the engine does not bound what flows through interfaces.
+	NoInterfaceLimits bool
+	// NoGuestStats: the engine does not ask guests for their available memory.
+	NoGuestStats bool
 	// FixedDriveSize: the guest goes on to see the size that a drive had when it booted.
 	FixedDriveSize bool
 	// SlowConsole: each byte of the console takes a millisecond, as under nested virtualisation.
@@ -102,6 +106,7 @@ var tests = []struct {
 	{"SetDrive", 1, testSetDrive},
 	{"Limits", 2, testLimits},
 	{"Interfaces", 2, testInterfaces},
+	{"InterfaceLimits", 1, testInterfaceLimits},
 	{"Balloon", 1, testBalloon},
 	{"Stats", 1, testStats},
 	{"MemoryLimit", 1, testMemoryLimit},
