@@ -19,9 +19,11 @@ func newSystemPrune(a *app) *cobra.Command {
 	var all, volumes bool
 	c := &cobra.Command{
 		Use:   "prune [flags]",
-		Short: "Remove what is not in use: containers that do not run, images without a name",
-		Long: `Remove what is not in use: containers that do not run, then images without a name, with --all every
-image that no container was made from. With --dry-run, images that only those containers use are not counted.`,
+		Short: "Remove what is not in use: containers that do not run, networks, images without a name",
+		Long: `Remove what is not in use: containers that do not run, then networks that no container is in and images
+without a name, with --all every image that no container was made from. If no container is in any network,
+what was changed on the host for them is taken back, too: rules, forwarding. With --dry-run, networks and
+images that only those containers use are not counted.`,
 		Example: `  micropod system prune --dry-run
   micropod system prune --all --force --filter until=24h`,
 		Args: exactArgs(0, "no words, only flags"),
@@ -39,9 +41,9 @@ func runSystemPrune(ctx context.Context, a *app, o *pruneOptions, all bool) erro
 	if err != nil {
 		return err
 	}
-	what := "this removes all containers that do not run, and images without a name"
+	what := "this removes all containers that do not run, unused networks, and images without a name"
 	if all {
-		what = "this removes all containers that do not run, and all images that no other uses"
+		what = "this removes all containers that do not run, unused networks, and all images that no other uses"
 	}
 	if sure, err := o.ask(a, what); err != nil || !sure {
 		return err
@@ -50,6 +52,11 @@ func runSystemPrune(ctx context.Context, a *app, o *pruneOptions, all bool) erro
 	if err != nil {
 		return err
 	}
+	if !o.dryRun {
+		if err := pruneNetworks(ctx, a); err != nil {
+			return err
+		}
+	}
 	filter.All, filter.DryRun = all, o.dryRun
 	answer, err := a.client.images.Prune(ctx, connect.NewRequest(filter))
 	if err != nil {
@@ -57,6 +64,20 @@ func runSystemPrune(ctx context.Context, a *app, o *pruneOptions, all bool) erro
 	}
 	printPrunedImages(a, o, answer.Msg)
 	fmt.Fprintf(a.out, "%s %s\n", o.title("Total reclaimed space:", "Would reclaim about"), bytesSize(freed+answer.Msg.FreedBytes))
+	return nil
+}
+
+// pruneNetworks removes those that no machine is in, and what they need of the host if no machine is in any.
+func pruneNetworks(ctx context.Context, a *app) error {
+	answer, err := a.client.networks.Prune(ctx, connect.NewRequest(&v1.PruneNetworksRequest{Host: true}))
+	if err != nil || len(answer.Msg.Networks) == 0 {
+		return err
+	}
+	fmt.Fprintln(a.out, "Deleted Networks:")
+	for _, n := range answer.Msg.Networks {
+		fmt.Fprintln(a.out, n.Name)
+	}
+	fmt.Fprintln(a.out)
 	return nil
 }
 

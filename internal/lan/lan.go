@@ -12,7 +12,7 @@
 // The host is not touched before something is on record: a daemon whose containers want no
 // network, or that lacks the rights for one, works without.
 //
-// Locks. Service.changing is held while networks are made or removed, Service.mu only to read or
+// Locks. Service.using comes first, then Service.changing, which is held while networks are made or removed, Service.mu only to read or
 // assign. What belongs to one machine is changed under that machine's operation lock.
 package lan
 
@@ -66,7 +66,8 @@ type Service struct {
 	places   *store.Bucket[place]
 	resolver *dns.Host
 
-	changing sync.Mutex // one change of networks at a time; also guards the making of host
+	changing sync.Mutex   // one change of networks at a time; also guards the making of host
+	using    sync.RWMutex // read-locked by what takes a place, so that host stays; taken before changing
 	host     *network.Host
 
 	mu      sync.RWMutex // guards what follows

@@ -199,10 +199,34 @@ func inUse(i Info) error {
 func (s *Service) Prune() ([]Info, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	return s.prune(func(i Info) bool { return i.Name == machine.DefaultNetwork })
+}
+
+// PruneHost does as Prune, and if no machine is in any network it takes the default one and all that was changed on the
+// host, too. The next machine that joins a network brings that back.
+func (s *Service) PruneHost() ([]Info, error) {
+	s.using.Lock()
+	defer s.using.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.mu.RLock()
+	idle := len(s.members) == 0
+	s.mu.RUnlock()
+	removed, err := s.prune(func(i Info) bool { return !idle && i.Name == machine.DefaultNetwork })
+	if !idle || s.host == nil || err != nil {
+		return removed, err
+	}
+	err = errors.Join(s.host.Prune(), s.host.Close())
+	s.host = nil
+	return removed, err
+}
+
+// prune removes networks that no machine is in, but for some; changing is held.
+func (s *Service) prune(keep func(Info) bool) ([]Info, error) {
 	var removed []Info
 	var errs []error
 	for _, i := range s.List() {
-		if len(i.Members) > 0 || i.Name == machine.DefaultNetwork {
+		if len(i.Members) > 0 || keep(i) {
 			continue
 		}
 		l, err := s.named(i.ID)

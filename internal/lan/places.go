@@ -46,6 +46,8 @@ func (s *Service) Attach(ctx context.Context, r machine.AttachRequest) (_ *machi
 	if n := len(r.Joins); n > s.Config.NICs {
 		return nil, &InvalidError{What: "networks", Reason: fmt.Sprintf("%d are wanted, a machine has %d network devices", n, s.Config.NICs), Hint: "join fewer networks"}
 	}
+	s.using.RLock()
+	defer s.using.RUnlock()
 	p := &place{Machine: r.ID, Aliases: map[string][]string{}, Names: r.Names, Resolvers: r.Resolvers, Ready: r.Ready}
 	egress, err := network.ParseEgress(r.Egress)
 	if err != nil {

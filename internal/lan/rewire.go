@@ -15,6 +15,8 @@ import (
 
 // Connect implements machine.Network.
 func (s *Service) Connect(ctx context.Context, id string, j machine.Join) (machine.Endpoint, error) {
+	s.using.RLock()
+	defer s.using.RUnlock()
 	l, err := s.get(j.Network)
 	if err != nil {
 		return machine.Endpoint{}, err

@@ -69,8 +69,12 @@ func (n *networks) Remove(_ context.Context, r *connect.Request[v1.RemoveNetwork
 }
 
 // Prune removes what no machine is in.
-func (n *networks) Prune(context.Context, *connect.Request[v1.PruneNetworksRequest]) (*connect.Response[v1.PruneNetworksResponse], error) {
-	removed, err := n.lans.Prune()
+func (n *networks) Prune(_ context.Context, r *connect.Request[v1.PruneNetworksRequest]) (*connect.Response[v1.PruneNetworksResponse], error) {
+	prune := n.lans.Prune
+	if r.Msg.Host {
+		prune = n.lans.PruneHost
+	}
+	removed, err := prune()
 	if err != nil {
 		return nil, err
 	}

@@ -630,7 +630,10 @@ func (x *RemoveNetworkResponse) GetNetwork() *Network {
 }
 
 type PruneNetworksRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The default network, too, and what was changed on the host for networks (forwarding, rules in others' filters), if no
+	// machine is in any network. The next one that joins a network brings it back.
+	Host          bool `protobuf:"varint,1,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -663,6 +666,13 @@ func (x *PruneNetworksRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use PruneNetworksRequest.ProtoReflect.Descriptor instead.
 func (*PruneNetworksRequest) Descriptor() ([]byte, []int) {
 	return file_micropod_v1_networks_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PruneNetworksRequest) GetHost() bool {
+	if x != nil {
+		return x.Host
+	}
+	return false
 }
 
 type PruneNetworksResponse struct {
@@ -1296,8 +1306,9 @@ const file_micropod_v1_networks_proto_rawDesc = "" +
 	"\x14RemoveNetworkRequest\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\"G\n" +
 	"\x15RemoveNetworkResponse\x12.\n" +
-	"\anetwork\x18\x01 \x01(\v2\x14.micropod.v1.NetworkR\anetwork\"\x16\n" +
-	"\x14PruneNetworksRequest\"I\n" +
+	"\anetwork\x18\x01 \x01(\v2\x14.micropod.v1.NetworkR\anetwork\"*\n" +
+	"\x14PruneNetworksRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\bR\x04host\"I\n" +
 	"\x15PruneNetworksResponse\x120\n" +
 	"\bnetworks\x18\x01 \x03(\v2\x14.micropod.v1.NetworkR\bnetworks\"Z\n" +
 	"\x15ConnectNetworkRequest\x12\x13\n" +
