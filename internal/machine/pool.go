@@ -76,7 +76,7 @@ type poolShape struct {
 func (s *Service) poolKey(spec Spec) string {
 	joins := spec.Network.Joins
 	if !spec.usual() || spec.Image == "" || len(joins) > 1 || !spec.DiskLimit.IsZero() ||
-		spec.Log != "" || spec.Metrics != "" || len(spec.Network.Egress) > 0 {
+		spec.Log != "" || spec.Metrics != "" || len(spec.Network.Egress) > 0 || spec.Network.Metadata != nil {
 		return ""
 	}
 	network := ""
