@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -48,13 +49,7 @@ func measure(ctx context.Context) error {
 		return err
 	}
 	b := &bench{engine: engine, config: vmm.Config{VCPUs: 1, Memory: memory, Kernel: "/tmp/vmlinux", Initrd: "/tmp/initrd", Args: args, UID: 200000, GID: 200000}}
-	if err := b.boots(ctx); err != nil {
-		return err
-	}
-	if err := b.restores(ctx); err != nil {
-		return err
-	}
-	return commands(ctx)
+	return errors.Join(b.boots(ctx), b.restores(ctx), commands(ctx)) // each has figures of its own
 }
 
 // bench has the engine and the bare binary do the same in turns.

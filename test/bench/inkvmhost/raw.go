@@ -20,12 +20,15 @@ import (
 	"github.com/micropod/micropod/internal/vmm"
 )
 
+// meetLimit is many times what a boot takes there.
+const meetLimit = 40 * time.Second
+
 // raw is a Firecracker as anyone would start it: no jail, no cgroup, its console dropped.
 type raw struct {
 	command *exec.Cmd
 	dir     string
 	client  http.Client
-	agent   net.Listener
+	agent   *net.UnixListener
 }
 
 // spawn starts one in a folder of its own and waits for its socket.
@@ -34,7 +37,7 @@ func spawn(ctx context.Context) (_ *raw, err error) {
 	if r.dir, err = os.MkdirTemp("", "r"); err != nil {
 		return nil, err
 	}
-	if r.agent, err = net.Listen("unix", filepath.Join(r.dir, "v.sock_1024")); err != nil {
+	if r.agent, err = net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(r.dir, "v.sock_1024"), Net: "unix"}); err != nil {
 		return nil, err
 	}
 	r.command = exec.CommandContext(ctx, "firecracker", "--api-sock", "api.sock")
@@ -112,9 +115,12 @@ func (r *raw) start(ctx context.Context, c vmm.Config) error {
 
 // meet waits for the agent's connection and its greeting.
 func (r *raw) meet(ctx context.Context) error {
+	if err := r.agent.SetDeadline(time.Now().Add(meetLimit)); err != nil {
+		return err
+	}
 	conn, err := r.agent.Accept()
 	if err != nil {
-		return err
+		return fmt.Errorf("waiting for the raw machine's agent: %w", err)
 	}
 	return greet(ctx, conn)
 }
