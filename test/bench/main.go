@@ -34,7 +34,7 @@ func main() {
 	long := flag.Bool("long", false, "measure also what takes minutes: images of 3 GB")
 	strict := flag.Bool("strict", false, "fail when a limit is not kept")
 	flag.Parse()
-	if err := isolateMounts(); err != nil {
+	if err := isolate(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

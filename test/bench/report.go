@@ -28,6 +28,7 @@ type result struct {
 	Unit   string  `json:"unit"`
 	Median float64 `json:"median"`
 	P95    float64 `json:"p95"`
+	P99    float64 `json:"p99"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
 	Runs   int     `json:"runs"`
@@ -47,7 +48,7 @@ func (r *report) add(name, unit string, samples []float64, limit float64, note s
 	x := result{Name: name, Unit: unit, Runs: len(sorted), Limit: limit, Note: note}
 	if n := len(sorted); n > 0 {
 		x.Min, x.Max = sorted[0], sorted[n-1]
-		x.Median, x.P95 = quantile(sorted, 0.5), quantile(sorted, 0.95)
+		x.Median, x.P95, x.P99 = quantile(sorted, 0.5), quantile(sorted, 0.95), quantile(sorted, 0.99)
 	}
 	r.Results = append(r.Results, x)
 	return x
@@ -85,7 +86,7 @@ func (r *report) missed() (n int) {
 func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "%s, %d CPUs, %s\n\n", r.Host, r.CPUs, r.When.Format(time.RFC3339))
 	t := tabwriter.NewWriter(w, 0, 1, 2, ' ', 0)
-	fmt.Fprintln(t, "WHAT\tMEDIAN\tP95\tMIN\tMAX\tN\tLIMIT\tNOTE")
+	fmt.Fprintln(t, "WHAT\tMEDIAN\tP95\tP99\tMIN\tMAX\tN\tLIMIT\tNOTE")
 	for _, x := range r.Results {
 		limit := "-"
 		if x.Limit > 0 {
@@ -96,7 +97,7 @@ func (r *report) print(w io.Writer) {
 		if !x.kept() {
 			limit += " MISSED"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", x.Name, number(x.Median, x.Unit), number(x.P95, x.Unit),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", x.Name, number(x.Median, x.Unit), number(x.P95, x.Unit), number(x.P99, x.Unit),
 			number(x.Min, x.Unit), number(x.Max, x.Unit), x.Runs, limit, x.Note)
 	}
 	_ = t.Flush()

@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -31,6 +32,7 @@ type setup struct {
 	kernel  kernel.Kernel
 	tscKHz  uint64
 	config  string // file of micropod's; empty: none
+	network string // the default one of micropod's; empty: none
 }
 
 func newSetup(ctx context.Context, o options) (*setup, error) {
@@ -116,7 +118,7 @@ func (s *setup) daemonPID() int {
 func (s *setup) command(ctx context.Context, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, filepath.Join(s.bin, "micropod"), args...)
 	c.Env = append(os.Environ(), "MICROPOD_DATA_DIR="+filepath.Join(s.dir, "data"), "MICROPOD_RUN_DIR="+filepath.Join(s.dir, "run"),
-		"MICROPOD_DEFAULT_NETWORK=none") // no bridges on the host that is measured
+		"MICROPOD_DEFAULT_NETWORK="+cmp.Or(s.network, "none"))
 	if s.config != "" {
 		c.Env = append(c.Env, "MICROPOD_CONFIG="+s.config)
 	}
