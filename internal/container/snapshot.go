@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/micropod/micropod/internal/fault"
 	"github.com/micropod/micropod/internal/image"
 	"github.com/micropod/micropod/internal/machine"
 	"github.com/micropod/micropod/internal/snapshot"
@@ -143,6 +144,7 @@ func (s *Service) revive(ctx context.Context, r record, from *snapshot.Snapshot,
 	if err := s.records.Put(r.ID, r); err != nil {
 		return nil, err
 	}
+	fault.Point("restore: recorded")
 	u.Add("removing the folder", func(context.Context) error { return os.RemoveAll(s.folder(r.ID)) })
 	if err := os.MkdirAll(s.folder(r.ID), 0o700); err != nil {
 		return nil, fmt.Errorf("making the container's folder: %w", err)
@@ -154,9 +156,11 @@ func (s *Service) revive(ctx context.Context, r record, from *snapshot.Snapshot,
 	if _, err := s.Machines.CreateFrom(ctx, from.ID, r.machineSpec(img.RootFS)); err != nil {
 		return nil, err
 	}
+	fault.Point("restore: machine made")
 	if err := s.Machines.Start(ctx, r.MachineID); err != nil {
 		return nil, err
 	}
+	fault.Point("restore: machine runs")
 	if err := e.change(Running, "restore", func(rec *record) { rec.Started = time.Now().UTC() }); err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/micropod/micropod/internal/fault"
 	"github.com/micropod/micropod/internal/snapshot"
 	"github.com/micropod/micropod/internal/sparse"
 	"github.com/micropod/micropod/internal/version"
@@ -84,10 +85,12 @@ func (m *machine) saveAs(ctx context.Context, r SaveRequest) (snapshot.Snapshot,
 		draft.Discard()
 		return snapshot.Snapshot{}, err
 	}
+	fault.Point("snapshot: saved")
 	made, err := draft.Commit(ctx, note)
 	if err != nil {
 		return snapshot.Snapshot{}, &StepError{ID: m.id, Step: "keeping the snapshot", Err: err}
 	}
+	fault.Point("snapshot: kept")
 	m.log.Info("snapshot made", "snapshot", made.ID, "name", made.Name, "paused", note.Paused, "bytes", made.Bytes)
 	m.publish("snapshot", "")
 	return made, nil
@@ -122,6 +125,7 @@ func (m *machine) save(ctx context.Context, d *snapshot.Draft, r SaveRequest) (n
 	if err := run.vm.PrepareSnapshot(ctx, d.Path(savedVM)); err != nil {
 		return note, &StepError{ID: m.id, Step: "saving memory that does not change", Err: err}
 	}
+	fault.Point("snapshot: memory prepared")
 	if rec.State == Running {
 		if err := m.change(Pausing, "take a snapshot of", nil); err != nil {
 			return note, err
@@ -196,9 +200,11 @@ func (m *machine) capture(ctx context.Context, r *run, d *snapshot.Draft, req Sa
 	if err := r.vm.Pause(ctx); err != nil {
 		return "stopping the vCPUs", err
 	}
+	fault.Point("snapshot: vCPUs stopped")
 	if err := r.vm.Snapshot(ctx, d.Path(savedVM)); err != nil {
 		return "saving memory and devices", err
 	}
+	fault.Point("snapshot: memory saved")
 	if err := sparse.Clone(ctx, d.Path(savedDisk), m.diskPath()); err != nil {
 		return "saving the disk", err
 	}

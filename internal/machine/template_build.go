@@ -12,6 +12,7 @@ import (
 
 	agentv1 "github.com/micropod/micropod/api/agent/v1"
 	"github.com/micropod/micropod/internal/events"
+	"github.com/micropod/micropod/internal/fault"
 	"github.com/micropod/micropod/internal/template"
 	"github.com/micropod/micropod/internal/version"
 )
@@ -115,9 +116,11 @@ func (s *Service) makeTemplate(ctx context.Context, k template.Key, spec Spec) (
 		draft.Discard()
 		return err
 	}
+	fault.Point("template: saved")
 	if err := draft.Commit(ctx, note); err != nil {
 		return err
 	}
+	fault.Point("template: kept")
 	s.Log.Info("template made", "template", k.ID(), "took", time.Since(began).Round(time.Millisecond))
 	s.Events.Publish(events.Event{Time: time.Now(), Type: "template", Action: "build", ID: k.ID()})
 	_, err = s.Templates.Prune(s.TemplateBounds, func(*template.Template) bool { return true })
@@ -150,6 +153,7 @@ func (s *Service) saveBlank(ctx context.Context, spec Spec, dir string) (note te
 	if err := b.do(ctx); err != nil {
 		return note, err
 	}
+	fault.Point("template: machine runs")
 	err = b.save(ctx, dir)
 	return template.Note{TSCKHz: b.files.TSCKHz, Version: version.Version}, errors.Join(err, m.stopping("save"), m.kill(b.run, "saved"))
 }
