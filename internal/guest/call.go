@@ -21,7 +21,7 @@ const (
 	// maxCalls bounds the calls of a session that are under way, Waits among them.
 	// One costs some 10 KiB.
 	maxCalls = 1024
-	// startShare is how many times longer than other calls the start of a container may take: all code of a guest that was
+	// startShare is how many times longer than other calls the start of a process may take: all code of a guest that was
 	// just restored runs for the first time, and of twenty started at once on two busy cores each took over 30 s.
 	startShare = 4
 	// maxMessage bounds the text of an agent's error, in bytes.
@@ -71,7 +71,7 @@ func (s *Session) bound(ctx context.Context, method string) (context.Context, co
 		return context.WithCancel(ctx)
 	}
 	limit := s.options.CallTimeout
-	if method == "StartContainer" {
+	if method == "StartContainer" || method == "Exec" {
 		limit *= startShare
 	}
 	return context.WithTimeout(ctx, limit)

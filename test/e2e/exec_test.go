@@ -50,7 +50,25 @@ func TestExec(t *testing.T) {
 	if r := <-done; r.code == 0 {
 		t.Errorf("an exec outlived its container:\n%v", r)
 	}
+	h.run(t, "wait", name) // the guest knows of the end a moment before the daemon does
 	if r := h.run(t, "exec", name, "true"); r.code == 0 || !strings.Contains(r.stderr, "exited") {
 		t.Errorf("exec after the end:\n%v", r)
+	}
+}
+
+// systemd moves itself to a cgroup of its own and leaves the container's without processes, which then takes none.
+func TestExecBesideADividedCgroup(t *testing.T) {
+	t.Parallel()
+	h := shared
+	name := h.detached(t, "--privileged")
+	out := h.must(t, "exec", name, "sh", "-ec", `cd /sys/fs/cgroup
+mkdir init.scope
+for p in $(cat cgroup.procs); do echo $p >init.scope/cgroup.procs || true; done
+echo +pids >cgroup.subtree_control; cat cgroup.subtree_control`)
+	if strings.TrimSpace(out) != "pids" {
+		t.Fatalf("the container's cgroup was not divided: %q", out)
+	}
+	if got := h.must(t, "exec", name, "cat", "/proc/self/cgroup"); got != "0::/init.scope" {
+		t.Errorf("exec went to %q", got)
 	}
 }

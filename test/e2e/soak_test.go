@@ -88,6 +88,7 @@ func (h *host) comeAndGo(t *testing.T, n int64) {
 		}
 		if r.code != want || args[0] == "exec" && r.stdout != "hello\n" {
 			t.Errorf("%s: want code %d:\n%v", strings.Join(args, " "), want, r)
+			h.run(t, "rm", "-f", name)
 			return
 		}
 	}

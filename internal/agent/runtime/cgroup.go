@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -123,8 +124,35 @@ func (g *cgroup) signal(sig syscall.Signal) error {
 
 // pids are the processes in the cgroup and below it.
 func (g *cgroup) pids() ([]int, error) {
-	var pids []int
-	err := filepath.WalkDir(g.path, func(path string, d fs.DirEntry, err error) error {
+	var all []int
+	err := g.each(func(_ string, pids []int) { all = append(all, pids...) })
+	return all, err
+}
+
+// holding gives the cgroup, this one or one below it, that a process is in; the caller closes its folder.
+func (g *cgroup) holding(pid int) (*cgroup, error) {
+	var found string
+	err := g.each(func(path string, pids []int) {
+		if slices.Contains(pids, pid) {
+			found = path
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if found == "" {
+		return nil, fmt.Errorf("process %d is not in %s", pid, g.path)
+	}
+	dir, err := os.Open(found)
+	if err != nil {
+		return nil, err
+	}
+	return &cgroup{path: found, dir: dir, controllers: g.controllers}, nil
+}
+
+// each shows the folders of the cgroup and of those below it, with the processes in each.
+func (g *cgroup) each(show func(path string, pids []int)) error {
+	return filepath.WalkDir(g.path, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -135,14 +163,15 @@ func (g *cgroup) pids() ([]int, error) {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP) {
 			return nil // gone meanwhile, or threaded
 		}
+		var pids []int
 		for field := range strings.FieldsSeq(string(b)) {
 			if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
 				pids = append(pids, pid)
 			}
 		}
+		show(path, pids)
 		return err
 	})
-	return pids, err
 }
 
 // emptyPoll bounds how long a wait for an empty cgroup goes without looking at its context (ms).

@@ -5,6 +5,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +58,9 @@ func (r *Runtime) spawnJoiner(c *container) (*child, error) {
 	default:
 	}
 	joiner, err := r.spawn([]string{joinName}, 0, c.group, c.namespaces.pid())
+	if errors.Is(err, unix.EBUSY) {
+		joiner, err = r.spawnBesideInit(c)
+	}
 	if err != nil {
 		select {
 		case <-c.init.Done(): // in between; its namespace takes no more processes
@@ -65,6 +69,22 @@ func (r *Runtime) spawnJoiner(c *container) (*child, error) {
 			return nil, err
 		}
 	}
+	return joiner, nil
+}
+
+// spawnBesideInit forks into the cgroup that the container's first process moved to: a container that divides its
+// cgroup, as systemd does, leaves its own without processes (cgroup-v2.rst, "No Internal Process Constraint").
+func (r *Runtime) spawnBesideInit(c *container) (*child, error) {
+	group, err := c.group.holding(c.init.Pid())
+	if err != nil {
+		return nil, err
+	}
+	defer group.dir.Close()
+	joiner, err := r.spawn([]string{joinName}, 0, group, c.namespaces.pid())
+	if err != nil {
+		return nil, err
+	}
+	joiner.group = c.group
 	return joiner, nil
 }
 
