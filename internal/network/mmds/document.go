@@ -130,7 +130,9 @@ func encode(v any) ([]byte, error) {
 }
 
 var (
-	errNotFound    = errors.New("Resource not found")
+	//lint:ignore ST1005 guests read these words, which are Firecracker's
+	errNotFound = errors.New("Resource not found")
+	//lint:ignore ST1005 as above
 	errUnsupported = errors.New("Cannot retrieve value. The value has an unsupported type.")
 )
 
