@@ -31,6 +31,7 @@ test     iputils-ping             asks machines over their networks
 test     iptables                 is a filter that machines must get through
 test     iperf3                   measures what limits let through
 test     nftables                 shows rules as others read them
+test     curl                     is a client of what machines publish
 test     strace                   injects faults
 test     python3-pip              fetches Firecracker for the KVM host in software
 bench    busybox-static           is in the images measured
