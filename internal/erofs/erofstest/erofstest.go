@@ -73,7 +73,7 @@ func mountAnd(image, dir string, f func(dir string) error) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}
-	if err := unix.Mount(image, dir, "erofs", unix.MS_RDONLY, ""); err != nil {
+	if err := mountImage(image, dir); err != nil {
 		return fmt.Errorf("mounting: %w", err)
 	}
 	return errors.Join(f(dir), unix.Unmount(dir, 0))
