@@ -27,6 +27,7 @@ test     zstd                     makes layers compressed by zstd
 test     lz4                      makes kernels compressed by lz4
 test     cpio                     reads the initramfs
 test     iproute2                 lays out the hosts and routers that networks are tested with
+test     procps                   sets what namespaces are tested with (sysctl)
 test     iputils-ping             asks machines over their networks
 test     iptables                 is a filter that machines must get through
 test     iperf3                   measures what limits let through

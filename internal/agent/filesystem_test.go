@@ -82,9 +82,13 @@ func TestFilesOfARunningContainer(t *testing.T) {
 	if files["./big"] != content || files["./f"] != "in the mount\n" {
 		t.Errorf("what came back is not what the container has: %d bytes of big, f %q", len(files["./big"]), files["./f"])
 	}
-	list, err := s.Agent().Processes(soon(t), &agentv1.ProcessesRequest{ContainerId: "c1"})
-	if err != nil || len(list.Processes) != 2 {
-		t.Fatalf("Processes = %v, %v, want sh and sleep", list, err)
+	var list *agentv1.ProcessesResponse
+	var listErr error
+	for ctx := soon(t); ctx.Err() == nil && listErr == nil && len(list.GetProcesses()) < 2; { // the shell forks after it said "ready"
+		list, listErr = s.Agent().Processes(ctx, &agentv1.ProcessesRequest{ContainerId: "c1"})
+	}
+	if listErr != nil || len(list.Processes) != 2 {
+		t.Fatalf("Processes = %v, %v, want sh and sleep", list, listErr)
 	}
 	slices.SortFunc(list.Processes, func(a, b *agentv1.Process) int { return int(a.ContainerPid) - int(b.ContainerPid) })
 	if p := list.Processes[1]; p.Command != "sleep" || p.Args != "sleep 100" || p.ContainerPid < 2 || p.Parent != list.Processes[0].Pid || p.State == "" {

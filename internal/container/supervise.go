@@ -71,6 +71,10 @@ func (e *entry) see(r *run) {
 	drained := r.part("reading the last output")
 	e.drain(ctx, r.process, cancel)
 	drained()
+	if e.s.life.Err() != nil { // the rest of the output is still the guest's: the next daemon reads it
+		e.letGo(r)
+		return
+	}
 	e.conclude(r, exit)
 }
 
