@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -190,13 +191,24 @@ func (s *Server) startInit(device string) error {
 	return nil
 }
 
-// stopInit asks init to end, and ends it when ctx does.
+// Of the time that a machine has to end.
+const (
+	writeOutTime = 5 * time.Second // is the disks', or half of all if that is less: not init's
+	killedTime   = time.Second     // is what a killed init's processes get to be gone
+)
+
+// stopInit asks init to end, and ends it before ctx does: a shell, say, ignores the wish.
 func (s *Server) stopInit(ctx context.Context) {
 	s.initMu.Lock()
 	i := s.init
 	s.initMu.Unlock()
 	if i == nil {
 		return
+	}
+	if end, ok := ctx.Deadline(); ok { // the rest is for writing the disks out
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-min(time.Until(end)/2, writeOutTime)))
+		defer cancel()
 	}
 	if err := i.PowerOff(); err != nil {
 		fmt.Fprintf(os.Stderr, "micropod-agent: asking init to power off: %v\n", err)
@@ -205,5 +217,9 @@ func (s *Server) stopInit(ctx context.Context) {
 	case <-i.Done():
 	case <-ctx.Done():
 		_ = i.Kill() // or it has just ended
+		select {
+		case <-i.Done():
+		case <-time.After(killedTime):
+		}
 	}
 }

@@ -6,7 +6,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
@@ -125,6 +127,9 @@ func TestNamesOfDisks(t *testing.T) {
 
 func TestEndingsOfInit(t *testing.T) {
 	t.Parallel()
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, unix.SIGHUP) // what nohup has ignored would stay so in the children
+	defer signal.Stop(caught)
 	r := reap.New(reap.Config{})
 	defer r.Close()
 	for command, want := range map[string]string{

@@ -21,7 +21,7 @@ func newSystemPrune(a *app) *cobra.Command {
 		Use:   "prune [flags]",
 		Short: "Remove what is not in use: containers that do not run, networks, images without a name",
 		Long: `Remove what is not in use: containers that do not run, then networks that no container is in and images
-without a name, with --all every image that no container was made from. If no container is in any network,
+without a name, with --all every image that no container was made from. If no container is in any network and no machine is kept ready,
 what was changed on the host for them is taken back, too: rules, forwarding. With --dry-run, networks and
 images that only those containers use are not counted.`,
 		Example: `  micropod system prune --dry-run

@@ -17,7 +17,11 @@ func (s *Service) HandOver(ctx context.Context, from string, r machine.AttachReq
 	if old == nil {
 		return nil, fmt.Errorf("machine %s has no place in a network to hand over", from)
 	}
-	p := &place{Machine: r.ID, Slot: old.Slot, Aliases: map[string][]string{}, Names: r.Names, Resolvers: r.Resolvers}
+	before, err := s.host.Traffic(old.Slot.ID) // the container begins to count here
+	if err != nil {
+		return nil, err
+	}
+	p := &place{Machine: r.ID, Slot: old.Slot, Before: before, Aliases: map[string][]string{}, Names: r.Names, Resolvers: r.Resolvers}
 	if len(r.Joins) != len(old.Slot.Interfaces) {
 		return nil, fmt.Errorf("machine %s joined %d networks, not %d", from, len(old.Slot.Interfaces), len(r.Joins))
 	}
@@ -34,7 +38,7 @@ func (s *Service) HandOver(ctx context.Context, from string, r machine.AttachReq
 	if len(r.Ports) > 0 {
 		published, err := s.host.Publish(ctx, p.Slot.ID, hostPorts(r.Ports))
 		if err != nil {
-			return nil, err
+			return nil, s.blame(err)
 		}
 		p.Slot.Published = *published
 	}

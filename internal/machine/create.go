@@ -131,6 +131,9 @@ func (s *Service) reserve(spec Spec, hidden bool) (*machine, error) {
 	}
 	uids := make(map[int]bool, len(s.machines))
 	for id, other := range s.machines {
+		if other.record().Body == spec.ID {
+			return nil, &InUseError{"id", spec.ID, id} // its folders bear it
+		}
 		if spec.Name != "" && (other.name == spec.Name || id == spec.Name) {
 			return nil, &InUseError{"name", spec.Name, id}
 		}

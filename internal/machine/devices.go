@@ -171,7 +171,7 @@ func (b *boot) drives() []vmm.Drive {
 	}
 	drives[ImageSlot].Path, drives[ScratchSlot].Path = b.spec.Image, b.diskPath()
 	for _, d := range b.spec.Drives {
-		drives = append(drives, vmm.Drive{Path: d.Path, ReadOnly: d.ReadOnly})
+		drives = append(drives, vmm.Drive{Path: d.Path, ReadOnly: d.ReadOnly, Foreign: true})
 	}
 	for slot := range drives {
 		drives[slot].Limit = b.spec.driveLimit(slot)

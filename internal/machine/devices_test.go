@@ -40,7 +40,7 @@ func TestOwnDevicesReachTheEngine(t *testing.T) {
 		Log:       filepath.Join(t.TempDir(), "vmm.log"),
 	})
 	c := w.host.VMM(i.PID).Config()
-	want := []vmm.Drive{{ReadOnly: true, Limit: disk}, {Path: c.Drives[1].Path, Limit: disk}, {Path: first, Limit: own}, {Path: second, ReadOnly: true, Limit: disk}}
+	want := []vmm.Drive{{ReadOnly: true, Limit: disk}, {Path: c.Drives[1].Path, Limit: disk}, {Path: first, Limit: own, Foreign: true}, {Path: second, ReadOnly: true, Limit: disk, Foreign: true}}
 	if len(c.Drives) != len(want) {
 		t.Fatalf("drives: %+v", c.Drives)
 	}
@@ -152,6 +152,17 @@ func TestMachinesWithOwnDevicesAreNotSaved(t *testing.T) {
 	}
 	if err := (Spec{Drives: []Drive{{ID: "a", Path: path, ReadOnly: true}}}).mayBeSaved(); err != nil {
 		t.Errorf("a read-only disk: %v", err)
+	}
+	for name, s := range map[string]Spec{
+		"a read-only disk": {Drives: []Drive{{ID: "a", Path: path, ReadOnly: true}}}, "a kernel": {Kernel: path},
+	} {
+		var wrong *SpecError
+		if err := s.mayBeRestored(true); err != nil {
+			t.Errorf("%s of a snapshot made here: %v", name, err)
+		}
+		if err := s.mayBeRestored(false); !errors.As(err, &wrong) {
+			t.Errorf("%s of an imported snapshot: %v", name, err)
+		}
 	}
 	if got := (Spec{Drives: []Drive{{ID: "a"}, {ID: "b", Root: true}}}).root(); got != "vdd" {
 		t.Errorf("the root is %q, want vdd", got)

@@ -253,6 +253,13 @@ func (s *Service) keepNetworks() {
 	if err := s.Network.Keep(ids); err != nil {
 		s.Log.Error("freeing networks of machines that are gone", "error", err)
 	}
+	for _, m := range s.all() { // the daemon may have been killed between a record and its document
+		if d := m.record().Spec.Network.Metadata; d != nil && m.current() != nil {
+			if err := s.Network.SetMetadata(s.life, m.id, d); err != nil {
+				m.log.Error("serving the metadata that is on record", "error", err)
+			}
+		}
+	}
 }
 
 // Connect joins a machine to a further network, at once if it runs and at each of its starts. Errors:

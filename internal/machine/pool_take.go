@@ -17,6 +17,10 @@ func (b *boot) fromPool(ctx context.Context) bool {
 	if b.hidden || b.blank || !b.blankDisk() {
 		return false
 	}
+	if err := b.dropBody(); err != nil { // of a start that a kill of the daemon ended
+		b.log.Warn("removing what an earlier start left", "error", err)
+		return false
+	}
 	donor := b.s.take(b.spec)
 	if donor == nil {
 		return false
@@ -51,6 +55,7 @@ func (b *boot) become(ctx context.Context, donor *machine) error {
 		return errors.Join(ErrEnded, donor.discard())
 	}
 	had := donor.record()
+	b.undo.Add("freeing the place of the pool's machine", func(ctx context.Context) error { return b.s.Network.Detach(ctx, donor.id) })
 	b.undo.Add("ending the VMM", func(ctx context.Context) error { return old.vm.Kill(ctx) })
 	b.run = donor.handOver(old)
 	b.mu.Lock()
@@ -92,7 +97,7 @@ func (b *boot) takePlace(ctx context.Context, donor string) (err error) {
 		return nil
 	}
 	b.undo.Add("leaving the networks", func(ctx context.Context) error {
-		return errors.Join(b.s.Network.Detach(ctx, b.id), b.s.Network.Detach(ctx, donor))
+		return b.s.Network.Detach(ctx, b.id)
 	})
 	b.joined, err = b.s.Network.HandOver(ctx, donor, b.attachRequest())
 	return err

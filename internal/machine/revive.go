@@ -24,6 +24,9 @@ func (s *Service) CreateFrom(ctx context.Context, ref string, spec Spec) (Info, 
 		return Info{}, err
 	}
 	was, err := s.readSaved(&from)
+	if err == nil {
+		err = was.Spec.mayBeRestored(from.Note.Here)
+	}
 	if err != nil {
 		release()
 		return Info{}, err
@@ -40,6 +43,18 @@ func (s *Service) CreateFrom(ctx context.Context, ref string, spec Spec) (Info, 
 		m.keep(release)
 	}
 	return info, nil
+}
+
+// mayBeRestored refuses what a snapshot cannot ask of this host. One that was imported, or taken before that was noted,
+// names no files of the host: whoever wrote the archive would choose what its guest reads.
+func (s Spec) mayBeRestored(here bool) error {
+	if err := s.mayBeSaved(); err != nil {
+		return err
+	}
+	if !here && (len(s.Drives) > 0 || s.Kernel != "") {
+		return &SpecError{"block devices and kernel", "the snapshot was imported and names files of the host", "make the machine anew with its disks"}
+	}
+	return nil
 }
 
 // keep has the snapshot that the machine is to be restored from stay until it was. nil ends that.

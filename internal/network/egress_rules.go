@@ -64,11 +64,15 @@ func (g *egressGuard) known(f egressFamily) []rule {
 			when(is, protocol(unix.IPPROTO_UDP), f.outKey(), rule{lookup(reg32, set)}, remember(reg32, set, udpIdle), back),
 		)
 	}
-	icmp := byte(unix.IPPROTO_ICMP)
+	// To whoever just sent something go errors about it and answers to its echo requests (RFC 792, RFC 4443), no more.
+	icmp, kinds := byte(unix.IPPROTO_ICMP), []byte{0, 3, 11, 12}
 	if !f.four {
-		icmp = unix.IPPROTO_ICMPV6
+		icmp, kinds = unix.IPPROTO_ICMPV6, []byte{1, 2, 3, 4, 129}
 	}
-	return append(rules, when(is, protocol(icmp), fieldIn(network, f.dst, f.peers), back))
+	for _, kind := range kinds {
+		rules = append(rules, when(is, protocol(icmp), field(transport, icmpType, kind), fieldIn(network, f.dst, f.peers), back))
+	}
+	return rules
 }
 
 // plain are the packets without which no network works. The guard looks at what they say.

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 
 	"github.com/google/nftables"
+	nl "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -78,8 +79,15 @@ func (h *Host) makeSlot() (_ *slot, err error) {
 	return s, s.openGuards()
 }
 
+// guardBuffer is the size of the socket's buffers to nftables (bytes); they take memory as they fill.
+const guardBuffer = 8 << 20
+
 func (s *slot) openGuards() (err error) {
-	s.guards, err = nftables.New(nftables.WithNetNSFd(int(s.ns.Fd())), nftables.AsLasting())
+	// Rules and kept connections of a machine go in one message and are answered one by one: the kernel's usual 208 KiB are too few.
+	buffers := func(c *nl.Conn) error {
+		return errors.Join(c.SetReadBuffer(guardBuffer), c.SetWriteBuffer(guardBuffer))
+	}
+	s.guards, err = nftables.New(nftables.WithNetNSFd(int(s.ns.Fd())), nftables.AsLasting(), nftables.WithSockOptions(buffers))
 	return err
 }
 

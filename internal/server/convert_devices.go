@@ -130,8 +130,8 @@ func limitersToWire(disk machine.RateLimit) *v1.RateLimiters {
 func drivesToWire(drives []machine.Drive) (root string, list []*v1.BlockDevice) {
 	for _, d := range drives {
 		if d.Root && d.ID == rootDrive {
-			root = d.Path
-			if d.Limit.IsZero() {
+			if d.Limit.IsZero() && !d.ReadOnly { // all that rootfs_path can say
+				root = d.Path
 				continue
 			}
 		}

@@ -123,6 +123,7 @@ func (c *Catalogue) Import(ctx context.Context, r io.Reader, name string) (Snaps
 		d.Discard()
 		return Snapshot{}, err
 	}
+	m.Note.Here = false // whatever the archive says
 	return d.commit(ctx, m.Note, files, m.Made)
 }
 

@@ -58,6 +58,7 @@ func (d *Draft) Commit(ctx context.Context, n Note) (s Snapshot, err error) {
 		d.Discard()
 		return s, fmt.Errorf("summing a snapshot's files: %w", err)
 	}
+	n.Here = true
 	return d.commit(ctx, n, files, time.Now().UTC())
 }
 

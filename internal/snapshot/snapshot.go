@@ -62,6 +62,9 @@ type Note struct {
 	Memory  int64         // bytes
 	Paused  time.Duration // how long the machine stood still for it
 	Version string        // of micropod
+
+	// Here says that the snapshot was taken on this host and not imported: the host's files that it names may be used.
+	Here bool `json:",omitempty"`
 }
 
 var nameForm = regexp.MustCompile("^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")

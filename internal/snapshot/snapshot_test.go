@@ -290,6 +290,9 @@ func TestExportAndImport(t *testing.T) {
 	if err != nil || got.Name != "two" || got.Note.Of != "web" || !got.Made.Equal(one.Made) {
 		t.Fatalf("Import gave %+v, %v", got, err)
 	}
+	if !one.Note.Here || got.Note.Here {
+		t.Errorf("made here: %v, want true; imported: %v, want false", one.Note.Here, got.Note.Here)
+	}
 	s, release, err := there.Find(t.Context(), "two")
 	if err != nil {
 		t.Fatal(err)

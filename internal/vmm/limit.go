@@ -35,7 +35,7 @@ func (b TokenBucket) PerSecond() int64 {
 	if b.Size == 0 {
 		return 0
 	}
-	return max(1, int64(float64(b.Size)/b.Refill.Seconds()))
+	return max(1, int64(min(float64(b.Size)/b.Refill.Seconds(), maxTokens)))
 }
 
 // Check returns a *ConfigError, whose field begins with the name given, for what no engine can do.

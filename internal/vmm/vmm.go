@@ -166,6 +166,7 @@ type Drive struct {
 	Path     string
 	ReadOnly bool
 	Limit    RateLimit
+	Foreign  bool // the user's own: its owner and mode stay as they are
 }
 
 // Interface is a network device of the guest, joined to a TAP device of the host.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +38,9 @@ func cloneMount(n entry, c vmm.Config) (*os.File, error) {
 		return nil, fmt.Errorf("%s is a folder", n.path)
 	}
 	owner := info.Sys().(*syscall.Stat_t)
-	if !n.readOnly && (int(owner.Uid) != c.UID || int(owner.Gid) != c.GID) {
+	others := int(owner.Uid) != c.UID || int(owner.Gid) != c.GID
+	foreign := slices.ContainsFunc(c.Drives, func(d vmm.Drive) bool { return d.Foreign && d.Path == n.path })
+	if !n.readOnly && !foreign && others {
 		if err := unix.Fchownat(int(f.Fd()), "", c.UID, c.GID, unix.AT_EMPTY_PATH); err != nil {
 			return nil, fmt.Errorf("giving it to uid %d: %w", c.UID, err)
 		}
@@ -51,7 +54,7 @@ func cloneMount(n entry, c vmm.Config) (*os.File, error) {
 	if n.readOnly {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
-	if n.readOnly && !process.Readable(info, c.UID, c.GID) {
+	if n.readOnly && !process.Readable(info, c.UID, c.GID) || !n.readOnly && foreign && others {
 		users, err := mapOwner(owner, c)
 		if err != nil {
 			return nil, errors.Join(err, mount.Close())
