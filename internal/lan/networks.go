@@ -203,7 +203,7 @@ func (s *Service) Prune() ([]Info, error) {
 }
 
 // PruneHost does as Prune, and if no machine is in any network it takes the default one and all that was changed on the
-// host, too. The next machine that joins a network brings that back.
+// host, too. The next machine that joins a network brings that back, so the default one is not told of: for users it is always there.
 func (s *Service) PruneHost() ([]Info, error) {
 	s.using.Lock()
 	defer s.using.Unlock()
@@ -212,7 +212,9 @@ func (s *Service) PruneHost() ([]Info, error) {
 	s.mu.RLock()
 	idle := len(s.members) == 0
 	s.mu.RUnlock()
-	removed, err := s.prune(func(i Info) bool { return !idle && i.Name == machine.DefaultNetwork })
+	isDefault := func(i Info) bool { return i.Name == machine.DefaultNetwork }
+	removed, err := s.prune(func(i Info) bool { return !idle && isDefault(i) })
+	removed = slices.DeleteFunc(removed, isDefault)
 	if !idle || s.host == nil || err != nil {
 		return removed, err
 	}
