@@ -29,6 +29,8 @@ type resolution struct {
 // SetEgress changes what a machine may begin, at once: connections that it may not have any more are cut, others go on. The
 // caller puts it on record. Errors: ErrNoSlot.
 func (h *Host) SetEgress(slotID string, e Egress) error {
+	h.egressMu.Lock()
+	defer h.egressMu.Unlock()
 	h.mu.Lock()
 	s := h.slots[slotID]
 	if s == nil {
@@ -55,6 +57,8 @@ func (h *Host) SetEgress(slotID string, e Egress) error {
 // Resolved tells that a name server answers a machine with addresses of a name that live for ttl: where the rules
 // are by that name, they hold for the addresses from now on. A slot that is gone is no error.
 func (h *Host) Resolved(slotID, name string, addrs []netip.Addr, ttl time.Duration) error {
+	h.egressMu.RLock()
+	defer h.egressMu.RUnlock()
 	h.mu.Lock()
 	s := h.slots[slotID]
 	if s == nil || !slices.ContainsFunc(s.Egress.Rules, func(r EgressRule) bool { return r.byName() && r.matchesName(name) }) {

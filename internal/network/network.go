@@ -76,6 +76,10 @@ type Host struct {
 
 	netMu sync.Mutex // one change of the networks at a time; taken before mu
 
+	// egressMu is held for writing while a slot's egress rules change, for reading while names enter their sets: each set
+	// belongs to a rule by its number. Taken before mu.
+	egressMu sync.RWMutex
+
 	mu       sync.Mutex // guards what follows
 	networks map[string]*space
 	slots    map[string]*Slot
