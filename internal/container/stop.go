@@ -219,6 +219,11 @@ func (s *Service) Kill(ctx context.Context, ref, signal string) error {
 		return fmt.Errorf("sending %s to container %q: %w", unix.SignalName(number), e.name(), err)
 	}
 	e.publish("kill", map[string]string{"signal": fmt.Sprint(int(number))})
+	if number == unix.SIGKILL { // so that the next command finds it ended, as docker's does
+		soon, cancel := context.WithTimeout(ctx, s.KillLimit)
+		defer cancel()
+		_ = await(soon, r.ended)
+	}
 	return nil
 }
 
